@@ -1,0 +1,49 @@
+"""Runs a flow for the command and turns how it ended into words and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
+
+from flows.command import COULD_NOT_FINISH, DONE, SOME_FAILED
+from flows.ingest_reports import ingest_reports
+from flows.run_reports import run_reports
+from flows.terminal import show_ingest, show_run, watcher
+from flows.translate_reports import translate_reports
+from flows.watching import current_watcher
+from tasks.core.ingest.summary import IngestSummary
+from tasks.core.run.run_record import RunRecord, RunState
+from tasks.core.settings import Settings
+
+FLOWS: Mapping[str, Any] = {
+    "run": run_reports,
+    "ingest": ingest_reports,
+    "translate": translate_reports,
+}
+
+
+def run_flow(name: str, settings: Settings) -> int:
+    """Run one of the flows in this process; returns the command's exit code.
+
+    Raises the error of a flow run that failed, and `KeyboardInterrupt`.
+    """
+    token = current_watcher.set(watcher())
+    try:
+        state: State[Any] = FLOWS[name](settings, return_state=True)
+    except TerminationSignal as signal:
+        raise KeyboardInterrupt from signal
+    finally:
+        current_watcher.reset(token)
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, IngestSummary):
+        show_ingest(result)
+        return DONE
+    if isinstance(result, RunRecord):
+        show_run(result, settings.root)
+        return SOME_FAILED if result.state is RunState.COMPLETED_WITH_FAILURES else DONE
+    if isinstance(result, BaseException):
+        raise result
+    return COULD_NOT_FINISH

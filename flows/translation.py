@@ -1,0 +1,99 @@
+"""The order of a translation run; every rule stands in `tasks.core`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from prefect import unmapped
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture, wait
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Completed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from flows.watching import Lines, current_watcher
+from tasks.core.errors import FleetLost, ReportTranslationError, RunError
+from tasks.core.ingest.summary import IngestSummary
+from tasks.core.records import Shard
+from tasks.core.run.engine import Engine
+from tasks.core.run.planning import RUNNING_SHARDS
+from tasks.core.run.run_record import RunRecord, RunState, lock_name, new_run_id
+from tasks.core.settings import TranslateSettings
+from tasks.core.storage.store import Store
+from tasks.report import leave_artifacts
+from tasks.translate import close_run, plan_run, publish_run, translate_shard
+
+COMPLETED_WITH_FAILURES = "CompletedWithFailures"
+
+
+def translate_dataset(
+    settings: TranslateSettings, ingested: IngestSummary | None = None
+) -> State[RunRecord]:
+    """Plan, translate shard by shard, publish: the body of the translating flows.
+
+    Returns a completed state that holds the run's record. Raises `RunError` when the run
+    could not finish; what it finished is published all the same.
+    """
+    store = Store(settings.root)
+    run_id = new_run_id(datetime.now(UTC))
+    with store.locked(lock_name(run_id)):
+        run = plan_run(settings, run_id, ingested, flow_run.id)
+        watcher = current_watcher.get() or Lines(get_run_logger().info)
+        watcher.started(run.record)
+        engine = None
+        try:
+            if run.shards:
+                with (
+                    watcher.watching(run.record) as observe,
+                    Engine(store, settings, run, observe) as engine,
+                ):
+                    _translate_shards(engine, run.shards)
+        except BaseException as error:
+            record = close_run(
+                settings,
+                run.record,
+                engine.accounts() if engine else {},
+                RunState.FAILED if isinstance(error, Exception) else RunState.INTERRUPTED,
+                str(error) or type(error).__name__,
+            )
+            if isinstance(error, Exception):
+                leave_artifacts(record, settings.root)
+            raise
+        record = publish_run(settings, run.record, engine.accounts() if engine else {})
+    leave_artifacts(record, settings.root)
+    if record.state is RunState.COMPLETED_WITH_FAILURES:
+        message = (
+            f"{record.failed} of {record.reports} reports failed; the next run tries them again"
+        )
+        return Completed(name=COMPLETED_WITH_FAILURES, message=message, data=record)
+    return Completed(data=record)
+
+
+def shard_runner() -> TaskRunner[PrefectFuture[Any]]:
+    """Where shards are translated: threads that wait for the one dispatcher."""
+    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=RUNNING_SHARDS)
+    return cast("TaskRunner[PrefectFuture[Any]]", runner)
+
+
+def _translate_shards(engine: Engine, shards: Sequence[Shard]) -> None:
+    futures = translate_shard.map(list(shards), engine=unmapped(engine))
+    wait(futures)
+    errors = [
+        future.state.result(raise_on_failure=False)
+        for future in futures
+        if not future.state.is_completed()
+    ]
+    if errors:
+        raise _worst(errors)
+
+
+def _worst(errors: Sequence[object]) -> Exception:
+    """The error that explains the others."""
+    for kind in (FleetLost, ReportTranslationError, Exception):
+        for error in errors:
+            if isinstance(error, kind):
+                return error
+    return RunError(f"{len(errors)} shards ended without a result: {errors[0]!r}")

@@ -1,0 +1,97 @@
+"""What happens during a run, for whoever shows or logs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tasks.core.records import Status
+
+
+@dataclass(frozen=True, slots=True)
+class HostUp:
+    """A host has the model loaded and takes requests."""
+
+    host: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostLoading:
+    """A host answers and is loading the model."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostDown:
+    """A host does not answer; it is tried again in `retry_in_s`."""
+
+    host: str
+    reason: str
+    retry_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class HostLeft:
+    """A host is of no use in this run and is not tried again."""
+
+    host: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FleetDown:
+    """No host is left; the run waits `timeout_s` for one to come back."""
+
+    reasons: tuple[str, ...]
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FleetBack:
+    """A host came back after all had been lost."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSent:
+    """A request went to a host."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEnded:
+    """A request to a host ended, with this many tokens generated, or with an error."""
+
+    host: str
+    output_tokens: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportDone:
+    """A report ended."""
+
+    report_id: str
+    status: Status
+
+
+Event = (
+    HostUp
+    | HostLoading
+    | HostDown
+    | HostLeft
+    | FleetDown
+    | FleetBack
+    | RequestSent
+    | RequestEnded
+    | ReportDone
+)
+Observer = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The observer of a run that nobody watches."""

@@ -1,0 +1,210 @@
+"""Talking to one Ollama server: the only module that knows ollama, httpx and the wire.
+
+Every request for a translation is made here, not streamed (cancelling a stream can
+leak a slot of the server) and with `truncate: false, shift: false`, for which the
+client has no argument: without them a server cuts a long prompt in silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import ollama
+import pydantic
+from httpx_aiohttp import AiohttpTransport
+
+from tasks.core.errors import ErrorKind, RequestFailed
+from tasks.core.records import Measures
+from tasks.core.settings import HostAddress
+from tasks.core.translate.answers import Answer
+from tasks.core.translate.profiles import Think
+
+CONNECT_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 10.0
+KEEP_ALIVE = "30m"
+"""How long a host keeps the model after a request: longer than any gap of a run."""
+
+# Phrases of Ollama 0.12 to 0.33 for a prompt that is longer than the context.
+_OVERFLOW = ("exceed_context_size", "longer than the context length", "exceeds the context length")
+
+
+class HostClient:
+    """One Ollama server and the one client that this event loop has for it.
+
+    Every method raises `RequestFailed` and nothing else when the host does not do
+    what was asked; `deadline_s` bounds each call as a whole.
+    """
+
+    def __init__(
+        self, address: HostAddress, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self.url = address.url
+        # httpx's own pool costs more CPU than the rest of a request (DESIGN: transport).
+        self._client = ollama.AsyncClient(
+            host=address.url,
+            transport=transport or AiohttpTransport(limits=_LIMITS),
+            trust_env=False,
+            timeout=httpx.Timeout(PROBE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+        )
+
+    def __repr__(self) -> str:
+        return f"<HostClient {self.url}>"
+
+    async def close(self) -> None:
+        """Close every connection to the host."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    async def version(self, deadline_s: float = PROBE_TIMEOUT_S) -> str:
+        """The server's version; shows that it is alive, not that it can generate."""
+        answer = await self._call("GET", "/api/version", deadline_s)
+        version = answer.get("version")
+        if not isinstance(version, str):
+            raise RequestFailed(
+                ErrorKind.INVALID_ANSWER, f"{self.url}/api/version is not that of an Ollama server"
+            )
+        return version
+
+    async def model_digests(self, deadline_s: float = PROBE_TIMEOUT_S) -> dict[str, str]:
+        """The digest of every model the host has, by full name."""
+        async with self._mapped(deadline_s) as timeout:
+            answer = await self._client._request(  # noqa: SLF001 - list() takes no timeout
+                ollama.ListResponse, "GET", "/api/tags", timeout=timeout
+            )
+            models: Sequence[ollama.ListResponse.Model] = answer.models
+            return {model.model: model.digest or "" for model in models if model.model}
+
+    async def load(self, model: str, options: Mapping[str, float], deadline_s: float) -> None:
+        """Have the model loaded with the run's options; returns when it is."""
+        await self._chat(model, [], options, think=None, deadline_s=deadline_s)
+
+    async def prove(
+        self, model: str, options: Mapping[str, float], think: Think, deadline_s: float
+    ) -> None:
+        """Have one token generated: a host can answer everything else and not this."""
+        probe = [{"role": "user", "content": "."}]
+        await self._chat(model, probe, {**options, "num_predict": 1}, think, deadline_s)
+
+    async def chat(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, str]],
+        options: Mapping[str, float],
+        think: Think,
+        deadline_s: float,
+    ) -> Answer:
+        """The host's answer to the messages, complete or not."""
+        return await self._chat(model, messages, options, think, deadline_s)
+
+    async def _chat(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, str]],
+        options: Mapping[str, float],
+        think: Think | None,
+        deadline_s: float,
+    ) -> Answer:
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": messages,
+            "stream": False,
+            "truncate": False,
+            "shift": False,
+            "keep_alive": KEEP_ALIVE,
+            "options": options,
+        }
+        if think is not None:
+            body["think"] = think
+        async with self._mapped(deadline_s) as timeout:
+            response = await self._client._request(  # noqa: SLF001 - chat() has no truncate
+                ollama.ChatResponse, "POST", "/api/chat", json=body, timeout=timeout
+            )
+            return _answer(response)
+
+    async def _call(self, method: str, path: str, deadline_s: float) -> Mapping[str, object]:
+        async with self._mapped(deadline_s) as timeout:
+            # The client has no method for it.
+            response = await self._client._request_raw(  # type: ignore[no-untyped-call]  # noqa: SLF001
+                method, path, timeout=timeout
+            )
+            answer = response.json()
+        return answer if isinstance(answer, dict) else {}
+
+    @asynccontextmanager
+    async def _mapped(self, deadline_s: float) -> AsyncIterator[httpx.Timeout]:
+        """Every exception of the client and its transport, as `RequestFailed`."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                yield httpx.Timeout(deadline_s, connect=min(CONNECT_TIMEOUT_S, deadline_s))
+        except ollama.ResponseError as error:
+            raise self._refused(error) from error
+        except (httpx.ConnectError, httpx.ConnectTimeout, ConnectionError) as error:
+            raise RequestFailed(ErrorKind.UNREACHABLE, f"{self.url} cannot be reached") from error
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise RequestFailed(
+                ErrorKind.TIMEOUT, f"{self.url} gave no answer within {deadline_s:.0f} s"
+            ) from error
+        except httpx.TransportError as error:
+            raise RequestFailed(
+                ErrorKind.RESET, f"{self.url} broke the connection ({type(error).__name__})"
+            ) from error
+        except (
+            json.JSONDecodeError,
+            UnicodeDecodeError,
+            pydantic.ValidationError,
+            httpx.DecodingError,
+            AttributeError,  # ollama.ResponseError of a JSON body that is no object
+            TypeError,  # a response model made from JSON that is no object
+        ) as error:
+            raise RequestFailed(
+                ErrorKind.INVALID_ANSWER,
+                f"{self.url} answered 200 with something that is not the JSON of an Ollama server",
+            ) from error
+
+    def _refused(self, error: ollama.ResponseError) -> RequestFailed:
+        status, reason = error.status_code, " ".join(_innermost(error.error).split())[:300]
+        return RequestFailed(_kind(status, error.error), f"{self.url} answered {status}: {reason}")
+
+
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
+
+
+def _kind(status: int, error: str) -> ErrorKind:
+    if status == httpx.codes.SERVICE_UNAVAILABLE:
+        return ErrorKind.BUSY
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return ErrorKind.SERVER_ERROR
+    if status == httpx.codes.NOT_FOUND:
+        return ErrorKind.NOT_FOUND
+    if any(phrase in error for phrase in _OVERFLOW):
+        return ErrorKind.CONTEXT_OVERFLOW
+    return ErrorKind.BAD_REQUEST
+
+
+def _innermost(error: str) -> str:
+    """The message in an error that is, as llama.cpp's are, JSON within JSON."""
+    try:
+        inner = json.loads(error)["error"]["message"]
+    except (ValueError, TypeError, KeyError):
+        return error
+    return str(inner)
+
+
+def _answer(response: ollama.ChatResponse) -> Answer:
+    return Answer(
+        content=response.message.content or "",
+        done=response.done is True,
+        done_reason=response.done_reason,
+        measures=Measures(
+            prompt_tokens=response.prompt_eval_count or 0,
+            output_tokens=response.eval_count or 0,
+            total_duration_ns=response.total_duration or 0,
+            load_duration_ns=response.load_duration or 0,
+            prompt_eval_duration_ns=response.prompt_eval_duration or 0,
+            eval_duration_ns=response.eval_duration or 0,
+        ),
+    )

@@ -1,0 +1,134 @@
+"""The one dispatcher of a process, on one event loop in one thread.
+
+Mapped tasks run in threads of their own; they hand their reports over and wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import CancelledError
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from tasks.core.dispatch import events
+from tasks.core.dispatch.dispatcher import Dispatcher
+from tasks.core.dispatch.host import Host, HostAccount
+from tasks.core.dispatch.host_client import HostClient
+from tasks.core.errors import RunError
+from tasks.core.records import PlannedReport, Shard
+from tasks.core.run.lifecycle import StartedRun
+from tasks.core.run.planning import read_shard
+from tasks.core.run.translator import Translator
+from tasks.core.settings import TranslateSettings
+from tasks.core.storage.journal import JournalWriter
+from tasks.core.storage.store import Store
+
+T = TypeVar("T")
+
+
+class Engine:
+    """Translates shards for any number of threads; use it as a context manager.
+
+    Leaving it stops every request that is still in flight.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: TranslateSettings,
+        run: StartedRun,
+        observe: events.Observer = events.ignore,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._run = run
+        self._observe = observe
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="dispatcher", daemon=True
+        )
+        self._open = AsyncExitStack()
+        self._dispatcher: Dispatcher | None = None
+        self._translator: Translator | None = None
+        self._accounts: dict[str, HostAccount] = {}
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._wait_for(self._start())
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._wait_for(self._stop())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def translate_shard(self, shard: Shard) -> int:
+        """Translate a shard's reports; returns how many there are.
+
+        Raises `FleetLost`, `StorageError`, and `RunError` when the run was stopped.
+        """
+        return self.translate(read_shard(self._store, shard))
+
+    def translate(self, reports: Sequence[PlannedReport]) -> int:
+        """Translate reports; returns how many there are."""
+        if self._translator is None:
+            raise AssertionError("the engine translates inside its with block only")
+        try:
+            self._wait_for(self._translator.translate(reports))
+        except (CancelledError, asyncio.CancelledError) as error:
+            raise RunError("the run was stopped before this shard was finished") from error
+        return len(reports)
+
+    def accounts(self) -> dict[str, HostAccount]:
+        """What each host did up to now, or up to the end."""
+        return self._accounts or (self._dispatcher.accounts() if self._dispatcher else {})
+
+    async def _start(self) -> None:
+        run, settings = self._run, self._settings
+        writer = f"{os.uname().nodename}-{os.getpid()}"
+        journal = JournalWriter(self._store, run.record.run_id, writer)
+        await self._open.enter_async_context(journal)
+        self._dispatcher = Dispatcher(
+            [Host(HostClient(address), address.slots or 1) for address in settings.addresses],
+            run.prompting,
+            run.record.model_digest,
+            record=journal.note,
+            policy=settings.policy,
+            fleet_timeout_s=settings.fleet_timeout_seconds,
+            load_timeout_s=settings.load_timeout_seconds,
+            observe=self._observe,
+        )
+        await self._open.enter_async_context(self._dispatcher)
+        self._translator = Translator(
+            self._dispatcher,
+            journal,
+            run.prompting,
+            run.recipe,
+            already_accepted=run.already_accepted,
+            observe=self._observe,
+        )
+
+    async def _stop(self) -> None:
+        if self._dispatcher:
+            self._accounts = self._dispatcher.accounts()
+        await self._open.aclose()
+        # Whoever still waits for a report learns that nothing more will come.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -1,0 +1,211 @@
+"""The beginning and the end of a run.
+
+A run holds its own lock while it lives. What a run had done whose process died is
+taken over by the next run of the same dataset: its finished reports are published, and
+the segments of its unfinished reports are not paid for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import pyarrow.parquet as pq
+
+from tasks.core.dispatch.host import HostAccount
+from tasks.core.dispatch.host_client import HostClient
+from tasks.core.dispatch.survey import Survey, agree, ask_all
+from tasks.core.ingest.summary import IngestSummary
+from tasks.core.records import Attempt, AttemptOutcome, Shard, Status
+from tasks.core.run.planning import make_plan
+from tasks.core.run.run_record import (
+    HostRecord,
+    RunRecord,
+    RunState,
+    lock_name,
+    plan_key,
+    read_runs,
+    write_run,
+)
+from tasks.core.run.summary import ingest_lines
+from tasks.core.settings import HostAddress, TranslateSettings
+from tasks.core.storage.journal import JournalContent, read_journal
+from tasks.core.storage.publish import publish_attempts, publish_translations, read_table
+from tasks.core.storage.store import Store
+from tasks.core.translate.profiles import Prompting, choose_profile
+from tasks.core.translate.reuse_key import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRun:
+    """A run whose plan stands."""
+
+    record: RunRecord
+    prompting: Prompting
+    recipe: Recipe
+    shards: tuple[Shard, ...]
+    already_accepted: Mapping[str, Attempt]
+    """Segments that unfinished runs got, by reuse key."""
+
+
+def start_run(
+    store: Store,
+    settings: TranslateSettings,
+    *,
+    run_id: str,
+    now: datetime,
+    ingested: IngestSummary | None = None,
+    flow_run_id: str | None = None,
+) -> StartedRun:
+    """Ask the hosts, take over what dead runs left, plan, and write `run.json`.
+
+    With `ingested`, the run is about the reports of those files; without, about the
+    whole dataset. Raises `HostsUnreachable` and `ConfigurationError`.
+    """
+    prompting = Prompting(
+        profile=choose_profile(settings.model, settings.profile),
+        model=settings.model,
+        source_lang=settings.source_lang,
+        target_lang=settings.target_lang,
+        num_ctx=settings.num_ctx,
+    )
+    survey = asyncio.run(_survey(settings.addresses, settings.model))
+    recipe = Recipe.of(prompting, survey.model_digest)
+    already_accepted = take_over(store, settings.dataset, settings.target_lang, run_id)
+    plan = make_plan(
+        store,
+        run_id,
+        settings.dataset,
+        recipe,
+        slots=sum(address.slots or 1 for address in settings.addresses),
+        source_files=[file.source_file for file in ingested.files] if ingested else None,
+        limit=settings.limit,
+    )
+    rejected = ingested.rejected if ingested else _rejected_rows(store, settings.dataset)
+    record = RunRecord(
+        run_id=run_id,
+        dataset=settings.dataset,
+        model=settings.model,
+        model_digest=survey.model_digest,
+        source_lang=settings.source_lang,
+        target_lang=settings.target_lang,
+        profile=prompting.profile.label,
+        prompt_sha256=recipe.prompt_sha256,
+        options_sha256=recipe.options_sha256,
+        options=prompting.options,
+        policy=settings.policy,
+        limit=settings.limit,
+        beyond_limit=plan.beyond_limit,
+        flow_run_id=flow_run_id,
+        started_at=now,
+        shards=len(plan.shards),
+        planned=plan.planned,
+        rows_in=plan.reports + rejected,
+        reports=plan.reports,
+        rejected=rejected,
+        unchanged=plan.unchanged,
+        unfinished=plan.planned,
+        hosts={
+            address.url: HostRecord(**asdict(HostAccount(slots=address.slots or 1)))
+            for address in settings.addresses
+        },
+        notes=[*(ingest_lines(ingested) if ingested else ()), *survey.warnings],
+        sources=[asdict(file) for file in ingested.files] if ingested else [],
+    )
+    write_run(store, record)
+    return StartedRun(record, prompting, recipe, plan.shards, already_accepted)
+
+
+def finish_run(
+    store: Store,
+    record: RunRecord,
+    *,
+    now: datetime,
+    accounts: Mapping[str, HostAccount],
+    ended_as: RunState | None = None,
+    error: str | None = None,
+) -> RunRecord:
+    """Publish what the run did, count it, and write the last `run.json`.
+
+    `ended_as` says how a run ended that could not finish; a run that finished is
+    completed, with or without failures.
+    """
+    content = read_journal(store, record.run_id)
+    _publish(store, record, content)
+    by_status = Counter(outcome.status for outcome in content.outcomes.values())
+    state = ended_as or (
+        RunState.COMPLETED_WITH_FAILURES if by_status[Status.FAILED] else RunState.COMPLETED
+    )
+    finished = record.model_copy(
+        update={
+            "state": state,
+            "translated": by_status[Status.OK],
+            "flagged": by_status[Status.FLAGGED],
+            "reused": by_status[Status.REUSED],
+            "passed": by_status[Status.PASSED],
+            "failed": by_status[Status.FAILED],
+            "unfinished": record.planned - by_status.total(),
+            "finished_at": now,
+            "wall_seconds": round((now - record.started_at).total_seconds(), 3),
+            "hosts": {url: HostRecord(**asdict(account)) for url, account in accounts.items()}
+            or record.hosts,
+            "error": error,
+            "published": True,
+        }
+    )
+    if not finished.add_up():
+        raise AssertionError(f"the counts of run {record.run_id} do not add up: {finished!r}")
+    write_run(store, finished)
+    return finished
+
+
+def take_over(store: Store, dataset: str, target_lang: str, by_run_id: str) -> dict[str, Attempt]:
+    """Publish what dead runs of a dataset left behind.
+
+    Returns the accepted segments of reports that they did not finish, by reuse key.
+    """
+    accepted: dict[str, Attempt] = {}
+    for record in read_runs(store):
+        if (record.dataset, record.target_lang) != (dataset, target_lang):
+            continue
+        if record.state in (RunState.COMPLETED, RunState.COMPLETED_WITH_FAILURES):
+            continue
+        if record.run_id == by_run_id or store.is_locked(lock_name(record.run_id)):
+            continue
+        content = read_journal(store, record.run_id)
+        if not record.published:
+            _publish(store, record, content)
+            update = {"state": RunState.ABANDONED, "published": True}
+            write_run(store, record.model_copy(update=update))
+        accepted |= _accepted_but_unfinished(content)
+    return accepted
+
+
+def _accepted_but_unfinished(content: JournalContent) -> dict[str, Attempt]:
+    return {
+        attempt.reuse_key: attempt
+        for attempt in content.attempts
+        if attempt.outcome is AttemptOutcome.ACCEPTED and attempt.report_id not in content.outcomes
+    }
+
+
+def _publish(store: Store, record: RunRecord, content: JournalContent) -> None:
+    plan = pq.read_table(store.path(plan_key(record.run_id)))
+    publish_attempts(store, record.columns(), content.attempts)
+    publish_translations(store, record.columns(), plan, content.outcomes)
+
+
+async def _survey(addresses: Sequence[HostAddress], model: str) -> Survey:
+    clients = [HostClient(address) for address in addresses]
+    try:
+        return agree(await ask_all(clients), model)
+    finally:
+        for client in clients:
+            await client.close()
+
+
+def _rejected_rows(store: Store, dataset: str) -> int:
+    return read_table(store, f"rejected/{dataset}", columns=["source_file"]).num_rows

@@ -1,0 +1,125 @@
+"""How far a run is, from the events of its dispatch: for a bar, or for lines of text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tasks.core.dispatch import events
+from tasks.core.records import Status
+
+RATE_WINDOW_S = 60.0
+"""The rate is that of the last minute, so that it follows what happens."""
+
+
+@dataclass(slots=True)
+class HostProgress:
+    """What one host is doing."""
+
+    slots: int
+    state: str = "starting"
+    in_flight: int = 0
+    requests: int = 0
+    failures: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Progress:
+    """A run seen from outside. `now` is any clock in seconds that does not go back."""
+
+    planned: int
+    hosts: dict[str, HostProgress]
+    started_at: float
+    done: int = 0
+    by_status: Counter[Status] = field(default_factory=Counter)
+    _marks: list[tuple[float, int]] = field(default_factory=list)
+
+    def take(self, event: events.Event, now: float) -> str | None:
+        """Take an event in; returns a sentence when there is something to tell at once."""
+        match event:
+            case events.ReportDone(_, status):
+                self.done += 1
+                self.by_status[status] += 1
+                self._mark(now)
+            case events.RequestSent(url):
+                self.hosts[url].in_flight += 1
+                self.hosts[url].requests += 1
+            case events.RequestEnded(url, tokens, error):
+                self.hosts[url].in_flight -= 1
+                self.hosts[url].output_tokens += tokens
+                self.hosts[url].failures += error is not None
+            case _:
+                return self._host_news(event)
+        return None
+
+    def rate(self, now: float) -> float:
+        """Reports a second, over the last minute."""
+        since = next((mark for mark in self._marks if mark[0] >= now - RATE_WINDOW_S), None)
+        start, done = since or (self.started_at, 0)
+        if start <= self.started_at + RATE_WINDOW_S and now - self.started_at <= RATE_WINDOW_S:
+            start, done = self.started_at, 0
+        return (self.done - done) / max(1e-9, now - start)
+
+    def seconds_left(self, now: float) -> float | None:
+        """Time until the last report at this rate; None while there is no rate."""
+        rate = self.rate(now)
+        return (self.planned - self.done) / rate if rate > 0 else None
+
+    def line(self, now: float) -> str:
+        """All of it in one line."""
+        percent = 100 * self.done / max(1, self.planned)
+        left = self.seconds_left(now)
+        parts = [
+            f"{self.done}/{self.planned} reports ({percent:.0f} %)",
+            f"{self.rate(now):.1f} reports/s",
+            f"{readable_seconds(left)} left" if left is not None else "time left unknown",
+        ]
+        if self.by_status[Status.FAILED]:
+            parts.append(f"{self.by_status[Status.FAILED]} failed")
+        hosts = [
+            f"{url} {host.in_flight}/{host.slots}" if host.state == "up" else f"{url} {host.state}"
+            for url, host in self.hosts.items()
+        ]
+        return ", ".join(parts) + " | " + ", ".join(hosts)
+
+    def _mark(self, now: float) -> None:
+        if not self._marks or now - self._marks[-1][0] >= 1.0:
+            self._marks.append((now, self.done))
+            while self._marks[0][0] < now - RATE_WINDOW_S:
+                del self._marks[0]
+
+    def _host_news(self, event: events.Event) -> str | None:
+        news = None
+        match event:
+            case events.HostLoading(url):
+                self.hosts[url].state = "loading"
+                news = f"{url} is loading the model"
+            case events.HostUp(url, slots):
+                self.hosts[url].state = "up"
+                news = f"{url} is ready ({slots} {'slot' if slots == 1 else 'slots'})"
+            case events.HostDown(url, reason, retry_in_s):
+                self.hosts[url].state = "down"
+                news = f"{url} is down: {reason}; tried again in {retry_in_s:.0f} s"
+            case events.HostLeft(url, reason):
+                self.hosts[url].state = "left out"
+                news = f"{url} is left out: {reason}"
+            case events.FleetDown(reasons, timeout_s):
+                news = (
+                    f"all hosts are lost ({'; '.join(reasons)}); "
+                    f"waiting {timeout_s:.0f} s for one to come back (--fleet-timeout)"
+                )
+            case events.FleetBack(url):
+                news = f"{url} is back; the run goes on"
+        return news
+
+
+def readable_seconds(seconds: float) -> str:
+    """A duration for people: `4 s`, `2 min 05 s`, `3 h 20 min`."""
+    whole = round(seconds)
+    if whole < 60:  # noqa: PLR2004 - seconds in a minute
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:  # noqa: PLR2004 - minutes in an hour
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"

@@ -1,0 +1,117 @@
+"""A finished run for people: as markdown, and as a table of its hosts."""
+
+from __future__ import annotations
+
+from tasks.core.ingest.summary import IngestSummary
+from tasks.core.run.progress import readable_seconds
+from tasks.core.run.run_record import RunRecord
+
+HostRow = dict[str, str | int | float]
+
+
+def counts_line(record: RunRecord) -> str:
+    """The counts that are not zero, the reports first."""
+    named = {
+        "translated": record.translated,
+        "flagged": record.flagged,
+        "reused": record.reused,
+        "passed (nothing to translate)": record.passed,
+        "failed": record.failed,
+        "unchanged": record.unchanged,
+        "unfinished": record.unfinished,
+    }
+    parts = [f"{count:,} {name}" for name, count in named.items() if count]
+    return f"{record.reports:,} reports: " + (", ".join(parts) or "nothing to do")
+
+
+def ingest_lines(summary: IngestSummary) -> list[str]:
+    """What was read, what was set aside and why, and what is worth knowing."""
+    files = len(summary.files)
+    read = (
+        f"{summary.dataset}: {summary.rows_in:,} rows in {files} "
+        f"{'file' if files == 1 else 'files'}, {summary.reports:,} reports, "
+        f"{summary.rejected:,} rejected"
+    )
+    return [
+        read,
+        *(f"  rejected: {count:,} {reason}" for reason, count in summary.reasons.items()),
+        *(f"  note: {note}" for note in summary.notes),
+    ]
+
+
+def opening_lines(record: RunRecord) -> list[str]:
+    """What a run is going to do."""
+    todo = f"{record.planned:,} to translate, {record.unchanged:,} unchanged"
+    if record.beyond_limit:
+        todo += f", {record.beyond_limit:,} left for another run by --limit"
+    hosts = len(record.hosts)
+    going = (
+        f"{record.dataset}: {todo}; {record.source_lang} → {record.target_lang} with "
+        f"{record.model} ({record.model_digest[:12]}), {hosts} {'host' if hosts == 1 else 'hosts'}"
+    )
+    return [*record.notes, going]
+
+
+def host_rows(record: RunRecord) -> list[HostRow]:
+    """One row a host, ready for a table; rates are over the time the host was busy."""
+    return [
+        {
+            "host": url,
+            "slots": host.slots,
+            "requests": host.requests,
+            "failures": host.failures,
+            "peak in flight": host.peak_in_flight,
+            "busy s": round(host.busy_seconds, 1),
+            "output tokens": host.output_tokens,
+            "tokens/s": _rate(host.output_tokens, host.busy_seconds),
+            "requests/s": _rate(host.requests, host.busy_seconds),
+        }
+        for url, host in record.hosts.items()
+    ]
+
+
+def markdown(record: RunRecord, root: str) -> str:
+    """The run on a page: what came out of it, where it is, what each host did."""
+    wall = readable_seconds(record.wall_seconds or 0.0)
+    ended = (
+        f"**{record.state.replace('_', ' ')}** after {wall} with `{record.model}` "
+        f"(`{record.model_digest[:12]}`, profile `{record.profile}`)."
+    )
+    lines = [
+        f"# {record.dataset}: {record.source_lang} → {record.target_lang}",
+        "",
+        ended,
+        "",
+        *_table(
+            [
+                {"what": name.replace("_", " "), "reports": getattr(record, name)}
+                for name in (
+                    "rows_in", "rejected", "reports", "translated", "flagged", "reused",
+                    "passed", "failed", "unchanged", "unfinished",
+                )
+            ]
+        ),
+        "",
+        *_table(host_rows(record)),
+        "",
+        f"Translations: `{root}/translations/{record.dataset}/**/*.parquet`  ",
+        f"Run: `{root}/runs/{record.run_id}/run.json`",
+    ]  # fmt: skip
+    if record.error:
+        lines += ["", f"Error: {record.error}"]
+    return "\n".join(lines)
+
+
+def _rate(count: int, seconds: float) -> float:
+    return round(count / seconds, 2) if seconds else 0.0
+
+
+def _table(rows: list[HostRow]) -> list[str]:
+    if not rows:
+        return []
+    names = list(rows[0])
+    return [
+        "| " + " | ".join(names) + " |",
+        "|" + " --- |" * len(names),
+        *("| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows),
+    ]

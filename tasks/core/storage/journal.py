@@ -1,0 +1,151 @@
+"""The journal of a run: every request and every finished report, durable at once.
+
+A file of JSON lines that is only ever added to: `runs/RUN_ID/journal/WRITER.jsonl`.
+What is read back after a crash is every whole line; a torn last line never counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from tasks.core.errors import StorageError
+from tasks.core.records import (
+    Attempt,
+    AttemptOutcome,
+    Measures,
+    Purpose,
+    ReportOutcome,
+    Status,
+)
+from tasks.core.storage.store import AppendLog, Store
+
+
+@dataclass(frozen=True, slots=True)
+class JournalContent:
+    """What a run did, as far as it is durable."""
+
+    attempts: tuple[Attempt, ...]
+    outcomes: dict[str, ReportOutcome]
+    """By report id; the last one written counts."""
+
+
+class JournalWriter:
+    """Appends records from one event loop; many at a time share one flush to disk.
+
+    Use it as an async context manager. A failed flush fails every `write` that was
+    waiting for it with `StorageError`.
+    """
+
+    def __init__(self, store: Store, run_id: str, writer: str) -> None:
+        self._log: AppendLog = store.append_log(f"{journal_folder(run_id)}/{writer}.jsonl")
+        self._batch: _Batch | None = None
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if self._flusher:
+                await self._flusher
+        finally:
+            self._log.close()
+
+    async def write(self, record: Attempt | ReportOutcome) -> None:
+        """Append a record; it is durable on return."""
+        # Others wait for the same flush: a cancelled waiter must not cancel it.
+        await asyncio.shield(self._add(record))
+
+    def note(self, record: Attempt | ReportOutcome) -> None:
+        """Append a record whose flush nobody waits for."""
+        self._add(record)
+
+    def _add(self, record: Attempt | ReportOutcome) -> asyncio.Future[None]:
+        if self._batch is None:
+            self._batch = _Batch(asyncio.get_running_loop().create_future())
+        batch = self._batch
+        batch.lines.append(_line(record))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush())
+        return batch.durable
+
+    async def _flush(self) -> None:
+        while self._batch is not None:
+            batch, self._batch = self._batch, None
+            try:
+                await asyncio.to_thread(self._log.append, b"".join(batch.lines))
+            except StorageError as error:
+                batch.durable.set_exception(error)
+                # Nobody waits for the record of a failed request; that is no bug.
+                batch.durable.exception()
+            else:
+                batch.durable.set_result(None)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Records that become durable together."""
+
+    durable: asyncio.Future[None]
+    lines: list[bytes] = field(default_factory=list)
+
+
+def read_journal(store: Store, run_id: str) -> JournalContent:
+    """Everything durable that a run wrote, from all its writers."""
+    attempts: list[Attempt] = []
+    outcomes: dict[str, ReportOutcome] = {}
+    for key in store.list(journal_folder(run_id)):
+        for record in _records(store.read(key)):
+            if isinstance(record, Attempt):
+                attempts.append(record)
+            else:
+                outcomes[record.report_id] = record
+    return JournalContent(tuple(attempts), outcomes)
+
+
+def journal_folder(run_id: str) -> str:
+    """The folder of a run's journal."""
+    return f"runs/{run_id}/journal"
+
+
+def _line(record: Attempt | ReportOutcome) -> bytes:
+    kind = "attempt" if isinstance(record, Attempt) else "outcome"
+    fields = {"kind": kind, **dataclasses.asdict(record)}
+    return json.dumps(fields, ensure_ascii=False, default=_as_text).encode() + b"\n"
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} does not belong in a journal")
+
+
+def _records(data: bytes) -> Iterator[Attempt | ReportOutcome]:
+    whole, _, _ = data.rpartition(b"\n")
+    for line in whole.split(b"\n") if whole else ():
+        fields: dict[str, Any] = json.loads(line)
+        kind = fields.pop("kind")
+        fields["measures"] = Measures(**fields["measures"])
+        for name in ("started_at", "finished_at"):
+            if fields[name]:
+                fields[name] = datetime.fromisoformat(fields[name])
+        if kind == "attempt":
+            fields["purpose"] = Purpose(fields["purpose"])
+            fields["outcome"] = AttemptOutcome(fields["outcome"])
+            yield Attempt(**fields)
+        else:
+            fields["status"] = Status(fields["status"])
+            fields["flags"] = tuple(fields["flags"])
+            yield ReportOutcome(**fields)

@@ -1,0 +1,99 @@
+"""Prefect tasks: plan a run, translate a shard, publish what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Failed
+from prefect.tasks import Task
+
+from tasks.core.dispatch.host import HostAccount
+from tasks.core.errors import RunError, StorageError
+from tasks.core.ingest.summary import IngestSummary
+from tasks.core.records import Shard
+from tasks.core.run.engine import Engine
+from tasks.core.run.lifecycle import StartedRun, finish_run, start_run
+from tasks.core.run.run_record import RunRecord, RunState
+from tasks.core.settings import TranslateSettings
+from tasks.core.storage.store import Store
+
+
+@task(name="plan", task_run_name="plan {settings.dataset}", cache_policy=NO_CACHE)
+def plan_run(
+    settings: TranslateSettings,
+    run_id: str,
+    ingested: IngestSummary | None,
+    flow_run_id: str | None,
+) -> StartedRun:
+    """Survey the hosts and write the plan; see `tasks.core.run.lifecycle.start_run`."""
+    return start_run(
+        Store(settings.root),
+        settings,
+        run_id=run_id,
+        now=datetime.now(UTC),
+        ingested=ingested,
+        flow_run_id=flow_run_id,
+    )
+
+
+def storage_may_recover(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failed shard is worth another try: only when the root was the trouble.
+
+    A plain function, because Prefect never calls a partial or a bound method here.
+    """
+    return isinstance(state.result(raise_on_failure=False), StorageError)
+
+
+@task(
+    name="translate shard",
+    task_run_name="shard {shard.index:05d}: {shard.rows} reports",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=storage_may_recover,
+)
+def translate_shard(shard: Shard, engine: Engine) -> int | State[Any]:
+    """Translate a shard of the plan; returns how many reports it has.
+
+    When the run is over before the shard is, that is one message and no traceback.
+    """
+    try:
+        return engine.translate_shard(shard)
+    except StorageError:
+        raise
+    except RunError as error:
+        return Failed(message=str(error), data=error)
+
+
+@task(name="publish", task_run_name="publish {record.dataset}", cache_policy=NO_CACHE)
+def publish_run(
+    settings: TranslateSettings, record: RunRecord, accounts: Mapping[str, HostAccount]
+) -> RunRecord:
+    """Publish a run that translated all it could; see `tasks.core.run.lifecycle.finish_run`."""
+    return finish_run(Store(settings.root), record, now=datetime.now(UTC), accounts=accounts)
+
+
+def close_run(
+    settings: TranslateSettings,
+    record: RunRecord,
+    accounts: Mapping[str, HostAccount],
+    ended_as: RunState,
+    error: str,
+) -> RunRecord:
+    """Keep what a run did that could not finish.
+
+    Not a task: while a flow run is being cancelled Prefect starts no more of them.
+    """
+    return finish_run(
+        Store(settings.root),
+        record,
+        now=datetime.now(UTC),
+        accounts=accounts,
+        ended_as=ended_as,
+        error=error,
+    )
