@@ -27,7 +27,12 @@ def report_id(source_file: str, cells: Iterable[tuple[str, object]], occurrence:
     `occurrence` counts identical rows of the file from 1, so that inserting a row
     anywhere changes the id of no other row.
     """
-    content = json.dumps([source_file, canonical_cells(cells), occurrence], separators=(",", ":"))
+    return report_id_of(source_file, canonical_cells(cells), occurrence)
+
+
+def report_id_of(source_file: str, canonical: str, occurrence: int) -> str:
+    """`report_id` for cells that `canonical_cells` has been given already."""
+    content = f"[{json.dumps(source_file)},{canonical},{occurrence}]"
     return hashlib.sha256(content.encode()).hexdigest()[:REPORT_ID_DIGITS]
 
 

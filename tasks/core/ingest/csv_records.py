@@ -55,12 +55,12 @@ def csv_records(
             cells = next(reader)
         except StopIteration:
             return
-        except csv.Error as error:
+        except csv.Error:
             problem = Reason.UNCLOSED_QUOTE if feed.at_end else Reason.BAD_QUOTING
             detail = (
                 f"the quote opened on line {start} is never closed"
                 if feed.at_end
-                else f"line {feed.line}: {error}"
+                else f"line {feed.line}: a quoted cell goes on after its closing quote"
             )
             feed.give_back_all_but_first()
             yield Record(start, len(feed.taken), [], _without_end(feed.taken), problem, detail)

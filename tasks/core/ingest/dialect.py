@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.core.ingest.csv_records import Record, csv_records
-from tasks.core.ingest.headers import HEADER_SEARCH, header_named, likely_header
+from tasks.core.ingest.headers import HEADER_SEARCH, header_named, is_data_below, likely_header
 
 USUAL_DELIMITERS = (",", ";", "\t", "|")
 # Taken only where every record supports them: they are common inside texts.
@@ -39,11 +39,9 @@ class _Layout:
     delimiter: str | None
     header: Record
     above: int
+    width: int
     share: float
-
-    @property
-    def width(self) -> int:
-        return len(self.header.cells)
+    """Of the records from the header on, those with this width."""
 
     @property
     def score(self) -> tuple[float, int]:
@@ -126,15 +124,20 @@ def _layout_of_width(delimiter: str, records: list[Record], width: int) -> _Layo
     indexes = [index for index, record in enumerate(records) if len(record.cells) == width]
     if not any(cell.strip() for index in indexes for cell in records[index].cells):
         return None
-    header = likely_header([records[index].cells for index in indexes])
-    return _layout(delimiter, records, indexes[header])
+    header = indexes[likely_header([records[index].cells for index in indexes])]
+    layout = _layout(delimiter, records, header)
+    if header and is_data_below(records[header].cells, records[header - 1].cells):
+        # A header of another width than its rows: better all of them are set aside in
+        # plain sight than the first of them taken for the header.
+        return replace(layout, header=records[header - 1], above=header - 1)
+    return layout
 
 
 def _layout(delimiter: str | None, records: list[Record], index: int) -> _Layout:
     below = records[index:]
     width = len(records[index].cells)
     same = sum(1 for record in below if len(record.cells) == width)
-    return _Layout(delimiter, records[index], above=index, share=same / len(below))
+    return _Layout(delimiter, records[index], index, width, share=same / len(below))
 
 
 def _is_supported(layout: _Layout, records: list[Record]) -> bool:

@@ -29,6 +29,10 @@ _MARKS = (
 _CODECS = {name: name.rsplit("-", 1)[0] for _, name in _MARKS if name != "utf-8-sig"}
 _NOT_CP1252 = b"\x81\x8d\x8f\x90\x9d"
 _BLOCK_BYTES = 1 << 20
+# Western text in UTF-16 has one NUL in two bytes, any other text has none.
+_MOST_NULS = 0.2
+# é, à, ’ and the like in UTF-8, which as Windows-1252 would read Ã© and â€™.
+_UTF8_LETTER = re.compile(rb"\xc3[\x80-\xbf]|\xe2\x80[\x90-\xbf]")
 
 _FIRST_BYTE = 0xDC00
 _LAST_BYTE = 0xDCFF
@@ -40,13 +44,19 @@ def detect_encoding(path: Path) -> str:
     """The encoding of a whole text file.
 
     One of utf-8, utf-8-sig, utf-16-le, utf-16-be, utf-32-le, utf-32-be, cp1252 and
-    latin-1. Raises `SourceError` when the file cannot be read.
+    latin-1. Raises `SourceError` when the file cannot be read, and when it is full of
+    NUL bytes, as UTF-16 without a mark is: read as anything else it would be nonsense.
     """
     with reporting_source(path), path.open("rb") as file:
         block = file.read(_BLOCK_BYTES)
         for mark, name in _MARKS:
             if block.startswith(mark):
                 return name
+        if block.count(0) > len(block) * _MOST_NULS:
+            raise SourceError(
+                f"{path}: is full of NUL bytes, as UTF-16 without a byte order mark is; save it "
+                "as UTF-8"
+            )
         decoder: codecs.IncrementalDecoder | None = codecs.getincrementaldecoder("utf-8")()
         is_cp1252 = True
         while True:
@@ -62,6 +72,23 @@ def detect_encoding(path: Path) -> str:
     if decoder is not None:
         return "utf-8"
     return "cp1252" if is_cp1252 else "latin-1"
+
+
+def encoding_note(path: Path, encoding: str | None) -> str | None:
+    """What to tell about a file that is not UTF-8 but holds letters as UTF-8 writes them.
+
+    Raises `SourceError` when the file cannot be read.
+    """
+    if encoding not in ("cp1252", "latin-1"):
+        return None
+    with reporting_source(path), path.open("rb") as file:
+        found = sum(len(_UTF8_LETTER.findall(line)) for line in file)
+    if not found:
+        return None
+    return (
+        f"read as {encoding} because it is not all UTF-8, but {found} letters in it look like "
+        "UTF-8 ('Ã©' for 'é'): files of two encodings may have been joined"
+    )
 
 
 @contextmanager
@@ -91,7 +118,11 @@ def reporting_source(path: Path) -> Iterator[None]:
 
 def is_whole(text: str) -> bool:
     """Whether the text can be stored: no byte of it failed to decode."""
-    return text.isascii() or _SURROGATE.search(text) is None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def printable(text: str) -> str:

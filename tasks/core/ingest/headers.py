@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 HEADER_SEARCH = 50
@@ -38,3 +39,18 @@ def likely_header(records: Sequence[Sequence[str]]) -> int:
         return next(index for index, count in enumerate(filled) if count)
     within = [index for index in dense if index < HEADER_SEARCH]
     return within[0] if within else 0
+
+
+def is_data_below(record: Sequence[str], above: Sequence[str]) -> bool:
+    """Whether a record holds numbers or dates while the one above it reads like names."""
+    names = [cell.strip() for cell in above]
+    if len(names) == 1 or not all(names) or len(set(names)) < len(names):
+        return False
+    return any(map(_is_number, record)) and not any(map(_is_number, names))
+
+
+_NUMBER = re.compile(r"\s*[-+]?\d[\d\s.,:/-]*")
+
+
+def _is_number(cell: str) -> bool:
+    return _NUMBER.fullmatch(cell) is not None

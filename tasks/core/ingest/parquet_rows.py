@@ -168,7 +168,8 @@ def _lenient(cell: object) -> object:
 
 
 def _cast(type_: pa.DataType, array: Array) -> Cells:
-    return list(pc.cast(array, type_).to_pylist())
+    converted: Array = pc.cast(array, type_)
+    return _as_is(converted)
 
 
 def _decoded(value_type: pa.DataType, cells: Callable[[Array], Cells], array: Array) -> Cells:

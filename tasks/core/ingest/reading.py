@@ -14,7 +14,7 @@ from tasks.core.errors import ConfigurationError, SourceError
 from tasks.core.ingest.cells import STRING, UNKNOWN, type_name
 from tasks.core.ingest.columns import find_column, required_column
 from tasks.core.ingest.delimited import read_delimited
-from tasks.core.ingest.encoding import reporting_source
+from tasks.core.ingest.encoding import encoding_note, reporting_source
 from tasks.core.ingest.excel import read_excel
 from tasks.core.ingest.json_records import read_json
 from tasks.core.ingest.parquet_rows import read_parquet
@@ -51,7 +51,10 @@ def look_at(source: SourceFile, text_column: str | None) -> Looked:
 
     Raises `SourceError` when it cannot be read.
     """
-    return Looked(source, Fingerprint.of(source), _reading(source, text_column))
+    fingerprint = Fingerprint.of(source)
+    reading = _reading(source, text_column)
+    note = encoding_note(source.path, reading.encoding)
+    return Looked(source, fingerprint, reading.with_notes(note) if note else reading)
 
 
 def check_unchanged(looked: Looked) -> None:
@@ -70,8 +73,8 @@ def text_columns(
 
     The column the user names; else the one the dataset has had so far; else, of the
     text columns of a file, the one with the longest texts on average over all these
-    files. None for a file in which no column was found at all. Raises
-    `ConfigurationError` when a file has no such column.
+    files. None where no row shows which it is: the file then has no row with a text.
+    Raises `ConfigurationError` when a file has no such column.
     """
     chosen: dict[str, int | None] = {}
     open_choice = []
@@ -158,7 +161,7 @@ def _mean_lengths(files: Sequence[Looked]) -> dict[str, float]:
     return {name: chars[name] / rows[name] for name in rows}
 
 
-def _longest(looked: Looked, lengths: Mapping[str, float]) -> int:
+def _longest(looked: Looked, lengths: Mapping[str, float]) -> int | None:
     candidates = [
         index for index, field in enumerate(looked.reading.fields) if _may_be_text(field.type)
     ]
@@ -170,5 +173,9 @@ def _longest(looked: Looked, lengths: Mapping[str, float]) -> int:
             f"{looked.source.name}: no column holds text; its columns are: {columns}; name the one "
             "to translate with --text-column"
         )
-    fields = looked.reading.fields
-    return max(candidates, key=lambda index: lengths.get(fields[index].name.casefold(), 0.0))
+    mean = {
+        index: lengths.get(looked.reading.fields[index].name.casefold(), 0.0)
+        for index in candidates
+    }
+    longest = max(candidates, key=lambda index: mean[index])
+    return longest if mean[longest] else None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
-from tasks.core.identity import canonical_cells, report_id
+from tasks.core.identity import canonical_cells, report_id_of
 from tasks.core.ingest.cells import as_text, row_as_json
 from tasks.core.ingest.encoding import printable
 from tasks.core.ingest.rows import BadRow, Reason, Row
@@ -22,7 +22,7 @@ class Roles:
     """The columns as the file calls them: ids are made with these."""
     stored: tuple[str, ...]
     text: int | None
-    """Index of the text column; None only where no row can be read."""
+    """Index of the text column; None only where no row has a text."""
     id: int | None
     """Index of the id column; None where ids are made from the rows."""
 
@@ -70,10 +70,10 @@ def _sifted(row: Row, roles: Roles, seen: dict[str, str], alike: Counter[bytes])
 
 
 def _made_id(row: Row, roles: Roles, alike: Counter[bytes]) -> str:
-    pairs = list(zip(roles.names, row.cells, strict=True))
-    content = sha256(canonical_cells(pairs).encode()).digest()
+    canonical = canonical_cells(zip(roles.names, row.cells, strict=True))
+    content = sha256(canonical.encode()).digest()
     alike[content] += 1
-    return report_id(roles.source_file, pairs, alike[content])
+    return report_id_of(roles.source_file, canonical, alike[content])
 
 
 def _rejected(row: Row, roles: Roles, reason: Reason, detail: str) -> BadRow:

@@ -26,7 +26,7 @@ class FileSummary:
     preamble: tuple[str, ...]
     """Lines above the header."""
     text_column: str | None
-    """As stored; None for a file without columns."""
+    """As stored; None for a file in which no row shows which it is."""
     id_column: str | None
     """As stored; None where ids are made from the rows."""
     rows_in: int

@@ -26,15 +26,18 @@ class Dataset:
 
     @property
     def store(self) -> Store:
+        """Where the dataset is stored."""
         return Store(self.folder / "root")
 
     def write(self, name: str, content: bytes | str) -> Path:
+        """Put a source file below `in`."""
         path = self.folder / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
     def ingest(self, *sources: Path | str, **options: Any) -> IngestSummary:
+        """Ingest sources, all of `in` unless some are named."""
         given = [str(source) for source in sources or (self.folder / "in",)]
         settings = IngestSettings(root="root", dataset="ds", sources=given, **options)
         return ingest(self.store, settings, NOW)
@@ -46,6 +49,7 @@ class Dataset:
         return sorted(rows, key=lambda row: (row["source_file"], row["source_row"]))
 
     def column(self, name: str, table: str = "reports") -> list[Any]:
+        """One column of a table, in the order of `rows`."""
         return [row[name] for row in self.rows(table)]
 
     def types(self) -> dict[str, str]:
@@ -60,4 +64,5 @@ class Dataset:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
+    """An empty dataset."""
     return Dataset(tmp_path)

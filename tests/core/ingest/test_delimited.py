@@ -118,6 +118,13 @@ def test_bad_quoting_is_not_guessed(dataset: Dataset) -> None:
     assert dataset.column("source_text") == ["un", "trois"]
 
 
+def test_bad_quoting_without_a_delimiter(dataset: Dataset) -> None:
+    """Wrong quotes in a file of one column are told without a delimiter (found by a search)."""
+    dataset.write("a.csv", '""\x01')
+    dataset.ingest()
+    assert dataset.column("reason", "rejected") == ["bad_quoting"]
+
+
 def test_stray_quotes_take_linear_time(dataset: Dataset) -> None:
     """A file that opens a quote on every line is read to its end, every line accounted for."""
     dataset.write("a.csv", "id,text\n" + 'x","y\n' * 50_000)
@@ -144,7 +151,7 @@ def test_empty_cells_stay_empty(dataset: Dataset) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-8-sig", "utf-32-le"])
 def test_undecodable_rows_are_set_aside(dataset: Dataset, encoding: str) -> None:
-    """Bytes that are no text cost their row only, which is kept with them as \\xNN."""
+    r"""Bytes that are no text cost their row only, which is kept with them as \xNN."""
     codec = encoding.removesuffix("-sig")
     bad = {"utf-16-le": b"\x00\xd8", "utf-16-be": b"\xd8\x00", "utf-8-sig": b"\xff"}
     mark = "" if encoding == "utf-8-sig" else "\ufeff"

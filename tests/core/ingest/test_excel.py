@@ -12,6 +12,7 @@ from .conftest import Dataset
 
 
 def put(dataset: Dataset, sheets: dict[str, list[list[object]]]) -> Path:
+    """Write a workbook with these sheets."""
     path = dataset.write("a.xlsx", b"")
     with xlsxwriter.Workbook(path, {"default_date_format": "yyyy-mm-dd"}) as workbook:
         moment = workbook.add_format({"num_format": "yyyy-mm-dd hh:mm"})

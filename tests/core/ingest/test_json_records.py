@@ -6,6 +6,7 @@ from .conftest import Dataset
 
 
 def lines(*rows: object) -> str:
+    """The rows as JSON lines."""
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 

@@ -9,6 +9,7 @@ from .conftest import Dataset
 
 
 def names(dataset: Dataset, *sources: str) -> list[str]:
+    """The names that sources below `in` are known by."""
     given = [str(dataset.folder / "in" / source) for source in sources]
     return [file.name for file in locate(given, dataset.store.root).files]
 
@@ -42,7 +43,7 @@ def test_sources_without_files_are_refused(dataset: Dataset, source: str) -> Non
     """A source that gives nothing to read is named, with what would be accepted."""
     dataset.write("a.docx", "")
     (dataset.folder / "in/empty").mkdir()
-    with pytest.raises(ConfigurationError, match="only local files|accepted are .csv"):
+    with pytest.raises(ConfigurationError, match=r"only local files|accepted are \.csv"):
         names(dataset, source) if "://" not in source else locate([source], dataset.store.root)
 
 

@@ -14,6 +14,7 @@ from .conftest import Dataset
 
 
 def put(dataset: Dataset, name: str, table: pa.Table) -> None:
+    """Write a Parquet source file."""
     pq.write_table(table, dataset.write(name, b""))
 
 

@@ -249,6 +249,14 @@ def test_text_column_is_the_longest_over_all_files(dataset: Dataset) -> None:
     assert dataset.ingest(later).files[0].text_column == "text"
 
 
+def test_a_file_without_rows_decides_nothing(dataset: Dataset) -> None:
+    """The text column is not guessed from a header alone, nor remembered from one."""
+    path = dataset.write("a.csv", "id,text\n")
+    assert dataset.ingest().files[0].text_column is None
+    path.write_text("id,text\n1,un texte\n")
+    assert dataset.ingest().files[0].text_column == "text"
+
+
 def test_no_text_column(dataset: Dataset) -> None:
     """A file in which no column holds text is refused with its columns."""
     dataset.write("a.jsonl", '{"n": 1}\n')

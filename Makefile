@@ -1,0 +1,58 @@
+# Needs Python >= 3.11, make and a package index; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test test-fast check format bench lock check-bounds docs clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+demo: $(READY)  ## Translate the sample reports on two local servers and show the result
+	$(BIN)/reports demo
+
+test: $(READY)  ## Run every test; branch coverage has to be 90 % or more
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+test-fast: $(READY)  ## Run the tests of the core alone: no Prefect, no child processes of ours
+	$(BIN)/python -m pytest tests/core
+
+check: $(READY)  ## Format, lint, strict types and import contracts, as CI does
+	@failed=; \
+	for step in "ruff format --check ." "ruff check ." "mypy" "lint-imports"; do \
+		echo "== $$step"; $(BIN)/$$step || failed="$$failed [$$step]"; \
+	done; \
+	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+format: $(READY)  ## Bring the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## Compare the dispatch policies with a naive gather, side by side
+	$(BIN)/python -m tests.bench.dispatch
+
+docs: $(READY)  ## Write the data dictionary from the schema
+	$(BIN)/python -m tasks.core.data_dictionary > data/README.md
+
+lock: $(READY)  ## Resolve the bounds of pyproject.toml again, into requirements.lock
+	$(BIN)/python -m pip install --quiet 'uv>=0.9,<1'
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
+		--upgrade --output-file requirements.lock
+
+check-bounds:  ## Start a Prefect server from a fresh resolution of the bounds (needs an index)
+	deployments/check_bounds.sh $(PYTHON)
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache \
+		.hypothesis .import_linter_cache demo-output
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed, $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
