@@ -35,7 +35,7 @@ current_watcher: ContextVar[Watcher | None] = ContextVar("current_watcher", defa
 def progress_of(record: RunRecord) -> Progress:
     """The progress of a run that is about to start."""
     hosts = {url: HostProgress(host.slots) for url, host in record.hosts.items()}
-    return Progress(record.planned, hosts, started_at=time.monotonic())
+    return Progress(record.planned, record.predicted_tokens, hosts, started_at=time.monotonic())
 
 
 @dataclass(frozen=True, slots=True)

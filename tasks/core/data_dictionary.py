@@ -1,6 +1,6 @@
 """Writes `data/README.md`: every stored column, from the schema that the code uses.
 
-    python -m tasks.core.data_dictionary > data/README.md
+python -m tasks.core.data_dictionary > data/README.md
 """
 
 from __future__ import annotations

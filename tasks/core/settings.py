@@ -56,18 +56,21 @@ def normal_url(text: str) -> str:
     """
     shown = hide_credentials(text)
     had_scheme = "://" in text
-    parts = urlsplit(text if had_scheme else f"http://{text}")
     if "@" in text:
         raise ValueError(
             f"{shown!r}: credentials do not belong in a host URL; put the server behind a proxy "
             f"that needs none from here and give {HOST_FORM}"
         )
     try:
+        parts = urlsplit(text if had_scheme else f"http://{text}")
+    except ValueError:
+        raise ValueError(f"{shown!r} is not the address of a host; give {HOST_FORM}") from None
+    try:
         port = parts.port
     except ValueError:
-        raise ValueError(
-            f"{shown!r}: the port is not a number below 65536; give {HOST_FORM}"
-        ) from None
+        port = 0
+    if port == 0:
+        raise ValueError(f"{shown!r}: the port is not a number from 1 to 65535; give {HOST_FORM}")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError(f"{shown!r} is not the address of an Ollama server; give {HOST_FORM}")
     if any(character.isspace() for character in text):
@@ -107,6 +110,14 @@ class Settings(BaseModel):
         description="Name of the dataset: letters, digits, '.', '_' and '-'.",
         json_schema_extra={"position": 2},
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_means_not_given(cls, given: object) -> object:
+        """A form sends an empty text for a field that was left alone."""
+        if isinstance(given, dict):
+            return {name: value for name, value in given.items() if value not in ("", None)}
+        return given
 
     @field_validator("dataset")
     @classmethod

@@ -72,6 +72,7 @@ class Dispatcher:
         self._now = now
         self._queue = Queue()
         self._tickets: dict[int, Ticket] = {}
+        self._attempts: set[asyncio.Task[None]] = set()
         self._keys = itertools.count()
         self._turns = itertools.count()
         self._fleet = Fleet(
@@ -82,7 +83,7 @@ class Dispatcher:
             load_timeout_s=load_timeout_s,
             observe=observe,
             rng=self._rng,
-            on_change=self._fill,
+            on_change=self._hosts_changed,
             on_lost=self._give_up,
         )
         self._lost: FleetLost | None = None
@@ -105,12 +106,12 @@ class Dispatcher:
         traceback: TracebackType | None,
     ) -> None:
         self._queue.drain()
-        attempts = [ticket.attempt for ticket in self._tickets.values() if ticket.attempt]
         for ticket in self._tickets.values():
             ticket.reply.cancel()
-        for attempt in attempts:
+        # More than the tickets have: whoever stopped asking does not wait for its attempt.
+        for attempt in self._attempts:
             attempt.cancel()
-        await asyncio.gather(*attempts, return_exceptions=True)
+        await asyncio.gather(*self._attempts, return_exceptions=True)
         await self._fleet.stop()
         for host in self._hosts.values():
             await host.client.close()
@@ -144,10 +145,19 @@ class Dispatcher:
             return
         work = ticket.work
         views = [host.view(self._queue.bound_to(url)) for url, host in self._hosts.items()]
-        bound_to = bind(self._policy, views, next(self._turns), self._rng)
+        bound_to = bind(self._policy, views, next(self._turns), self._rng, work.failed_on)
         self._queue.put(
             Waiting(ticket.key, work.segment.predicted_tokens, bound_to, work.failed_on)
         )
+        self._fill()
+
+    def _hosts_changed(self) -> None:
+        """Give what is bound to lost hosts to those that take requests, if there are any."""
+        if any(host.takes_requests for host in self._hosts.values()):
+            for host in self._hosts.values():
+                if host.health.is_lost:
+                    for waiting in filter(self._still_wanted, self._queue.unbind(host.url)):
+                        self._enqueue(self._tickets[waiting.key])
         self._fill()
 
     def _fill(self) -> None:
@@ -185,6 +195,8 @@ class Dispatcher:
             started_at=self._now(),
         )
         ticket.attempt = asyncio.create_task(self._attempt(host, ticket, sent))
+        self._attempts.add(ticket.attempt)
+        ticket.attempt.add_done_callback(self._attempts.discard)
 
     async def _attempt(self, host: Host, ticket: Ticket, sent: Sent) -> None:
         segment, prompting = ticket.work.segment, self._prompting
@@ -240,9 +252,6 @@ class Dispatcher:
         host.failures += 1
         self._observe(events.RequestEnded(host.url, 0, failure.message))
         self._fleet.request_failed(host, failure)
-        if not host.takes_requests:
-            for waiting in filter(self._still_wanted, self._queue.unbind(host.url)):
-                self._enqueue(self._tickets[waiting.key])
         if ticket.reply.done():
             return
         decision = after_failure(failure.kind, work.failures, work.busy, self._rng.random())

@@ -77,6 +77,8 @@ class ReportDone:
 
     report_id: str
     status: Status
+    predicted_tokens: int
+    """How much of the plan's work it was."""
 
 
 Event = (

@@ -25,7 +25,7 @@ class HostOfNoUse(Exception):
 class Fleet:
     """The hosts of a run and the tasks that bring each one up, again and again.
 
-    Calls `on_change` when a host starts to take requests and `on_lost` once, when every
+    Calls `on_change` when the state of a host has changed and `on_lost` once, when every
     host has been lost for `fleet_timeout_s` seconds.
     """
 
@@ -148,8 +148,7 @@ class Fleet:
 
     def _changed(self, host: Host) -> None:
         self._announce(host)
-        if host.takes_requests:
-            self._on_change()
+        self._on_change()
         self._watch(host)
 
     def _announce(self, host: Host) -> None:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import httpx
 import ollama
 import pydantic
@@ -143,6 +144,10 @@ class HostClient:
         except ollama.ResponseError as error:
             raise self._refused(error) from error
         except (httpx.ConnectError, httpx.ConnectTimeout, ConnectionError) as error:
+            if _was_connected(error):
+                raise RequestFailed(
+                    ErrorKind.RESET, f"{self.url} broke the connection before it answered"
+                ) from error
             raise RequestFailed(ErrorKind.UNREACHABLE, f"{self.url} cannot be reached") from error
         except (TimeoutError, httpx.TimeoutException) as error:
             raise RequestFailed(
@@ -170,7 +175,21 @@ class HostClient:
         return RequestFailed(_kind(status, error.error), f"{self.url} answered {status}: {reason}")
 
 
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
+# The dispatcher bounds what is in flight. 0 is aiohttp's "no limit"; None would mean its 100.
+_LIMITS = httpx.Limits(max_connections=0, max_keepalive_connections=None, keepalive_expiry=60)
+
+
+def _was_connected(error: Exception) -> bool:
+    """Whether a connection that was there broke: httpx-aiohttp calls that a connect timeout."""
+    cause = error.__cause__
+    return isinstance(cause, _BROKEN) and not isinstance(cause, aiohttp.ClientConnectorError)
+
+
+_BROKEN = (
+    aiohttp.ClientOSError,
+    aiohttp.ServerDisconnectedError,
+    aiohttp.ClientConnectionResetError,
+)
 
 
 def _kind(status: int, error: str) -> ErrorKind:

@@ -28,14 +28,19 @@ class HostView:
 
 
 def bind(
-    policy: PolicyName, hosts: Sequence[HostView], turn: int, rng: random.Random
+    policy: PolicyName,
+    hosts: Sequence[HostView],
+    turn: int,
+    rng: random.Random,
+    failed_on: frozenset[str] = frozenset(),
 ) -> str | None:
     """The host that a newly arrived segment is bound to; None leaves it to any host.
 
     `turn` counts the segments bound so far. Hosts that take no requests are passed
-    over while there is another.
+    over while there is another, and so are those where the segment failed.
     """
     candidates = [host for host in hosts if host.takes_requests] or list(hosts)
+    candidates = [host for host in candidates if host.url not in failed_on] or candidates
     if policy == "pull" or not candidates:
         return None
     if policy == "random":
@@ -91,7 +96,8 @@ class Queue:
         """The segment that a free slot of a host should get, removed from the queue.
 
         `others` are the other hosts that take requests: a segment that failed on this
-        host waits for one of them, if there is one where it has not failed.
+        host waits for one of them, if there is one where it has not failed. A segment
+        that is bound to this host cannot go to another, so it does not wait.
         """
         heads = [
             (heap[0][0], name) for name, heap in self._heaps.items() if heap and name in (None, url)
@@ -114,7 +120,8 @@ class Queue:
 
 
 def _suits(waiting: Waiting, url: str, others: frozenset[str]) -> bool:
-    return url not in waiting.failed_on or not (others - waiting.failed_on)
+    is_bound = waiting.bound_to is not None
+    return is_bound or url not in waiting.failed_on or not (others - waiting.failed_on)
 
 
 def _pop_first(

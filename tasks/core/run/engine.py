@@ -52,13 +52,18 @@ class Engine:
             target=self._loop.run_forever, name="dispatcher", daemon=True
         )
         self._open = AsyncExitStack()
+        self._handing_over = threading.Lock()
         self._dispatcher: Dispatcher | None = None
         self._translator: Translator | None = None
         self._accounts: dict[str, HostAccount] = {}
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._wait_for(self._start())
+        try:
+            self._wait_for(self._start())
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
@@ -67,12 +72,7 @@ class Engine:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            self._wait_for(self._stop())
-        finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        self._end()
 
     def translate_shard(self, shard: Shard) -> int:
         """Translate a shard's reports; returns how many there are.
@@ -83,10 +83,13 @@ class Engine:
 
     def translate(self, reports: Sequence[PlannedReport]) -> int:
         """Translate reports; returns how many there are."""
-        if self._translator is None:
-            raise AssertionError("the engine translates inside its with block only")
+        with self._handing_over:
+            if self._translator is None:
+                raise RunError("the run is over; this shard was not begun")
+            work = self._translator.translate(reports)
+            ended = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            self._wait_for(self._translator.translate(reports))
+            ended.result()
         except (CancelledError, asyncio.CancelledError) as error:
             raise RunError("the run was stopped before this shard was finished") from error
         return len(reports)
@@ -129,6 +132,18 @@ class Engine:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+
+    def _end(self) -> None:
+        """Stop everything; what was handed over before learns of it, and nothing comes after."""
+        with self._handing_over:
+            self._translator = None
+            stopped = asyncio.run_coroutine_threadsafe(self._stop(), self._loop)
+        try:
+            stopped.result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

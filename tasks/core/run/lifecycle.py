@@ -103,6 +103,7 @@ def start_run(
         started_at=now,
         shards=len(plan.shards),
         planned=plan.planned,
+        predicted_tokens=plan.predicted_tokens,
         rows_in=plan.reports + rejected,
         reports=plan.reports,
         rejected=rejected,

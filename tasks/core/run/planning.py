@@ -34,6 +34,7 @@ class Plan:
     reports: int
     unchanged: int
     planned: int
+    predicted_tokens: int
     beyond_limit: int
     shards: tuple[Shard, ...]
 
@@ -77,6 +78,7 @@ def make_plan(
         reports=reports.num_rows - len(missing) + len(taken),
         unchanged=reports.num_rows - len(missing),
         planned=len(taken),
+        predicted_tokens=pc.sum(rows["predicted_tokens"], min_count=0).as_py(),
         beyond_limit=len(missing) - len(taken),
         shards=shards,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from tasks.core.dispatch import events
@@ -10,6 +10,8 @@ from tasks.core.records import Status
 
 RATE_WINDOW_S = 60.0
 """The rate is that of the last minute, so that it follows what happens."""
+
+MARK_EVERY_S = 1.0
 
 
 @dataclass(slots=True)
@@ -24,22 +26,35 @@ class HostProgress:
     output_tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What was done by some moment."""
+
+    at: float
+    reports: int = 0
+    tokens: int = 0
+
+
 @dataclass(slots=True)
 class Progress:
     """A run seen from outside. `now` is any clock in seconds that does not go back."""
 
     planned: int
+    planned_tokens: int
+    """Predicted; the time left follows from them, because long reports come first."""
     hosts: dict[str, HostProgress]
     started_at: float
     done: int = 0
+    done_tokens: int = 0
     by_status: Counter[Status] = field(default_factory=Counter)
-    _marks: list[tuple[float, int]] = field(default_factory=list)
+    _marks: deque[Mark] = field(default_factory=deque)
 
     def take(self, event: events.Event, now: float) -> str | None:
         """Take an event in; returns a sentence when there is something to tell at once."""
         match event:
-            case events.ReportDone(_, status):
+            case events.ReportDone(_, status, tokens):
                 self.done += 1
+                self.done_tokens += tokens
                 self.by_status[status] += 1
                 self._mark(now)
             case events.RequestSent(url):
@@ -55,16 +70,16 @@ class Progress:
 
     def rate(self, now: float) -> float:
         """Reports a second, over the last minute."""
-        since = next((mark for mark in self._marks if mark[0] >= now - RATE_WINDOW_S), None)
-        start, done = since or (self.started_at, 0)
-        if start <= self.started_at + RATE_WINDOW_S and now - self.started_at <= RATE_WINDOW_S:
-            start, done = self.started_at, 0
-        return (self.done - done) / max(1e-9, now - start)
+        since = self._minute_ago(now)
+        return (self.done - since.reports) / max(1e-9, now - since.at)
 
     def seconds_left(self, now: float) -> float | None:
-        """Time until the last report at this rate; None while there is no rate."""
-        rate = self.rate(now)
-        return (self.planned - self.done) / rate if rate > 0 else None
+        """Time until the last report at the pace of the last minute; None without one."""
+        since = self._minute_ago(now)
+        tokens = self.done_tokens - since.tokens
+        if tokens <= 0:
+            return None
+        return (self.planned_tokens - self.done_tokens) * (now - since.at) / tokens
 
     def line(self, now: float) -> str:
         """All of it in one line."""
@@ -83,11 +98,16 @@ class Progress:
         ]
         return ", ".join(parts) + " | " + ", ".join(hosts)
 
+    def _minute_ago(self, now: float) -> Mark:
+        """The last mark that is a minute old, or the start."""
+        past = [mark for mark in self._marks if mark.at <= now - RATE_WINDOW_S]
+        return past[-1] if past else Mark(self.started_at)
+
     def _mark(self, now: float) -> None:
-        if not self._marks or now - self._marks[-1][0] >= 1.0:
-            self._marks.append((now, self.done))
-            while self._marks[0][0] < now - RATE_WINDOW_S:
-                del self._marks[0]
+        if not self._marks or now - self._marks[-1].at >= MARK_EVERY_S:
+            self._marks.append(Mark(now, self.done, self.done_tokens))
+        while len(self._marks) > 1 and self._marks[1].at <= now - RATE_WINDOW_S:
+            self._marks.popleft()
 
     def _host_news(self, event: events.Event) -> str | None:
         news = None

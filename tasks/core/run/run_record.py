@@ -94,6 +94,8 @@ class RunRecord(Counts):
     shards: int = 0
     planned: int = 0
     """Reports that the run set out to translate: the rows of its plan."""
+    predicted_tokens: int = 0
+    """Predicted length of all their translations."""
     error: str | None = None
     published: bool = False
     hosts: dict[str, HostRecord] = Field(default_factory=dict)

@@ -99,7 +99,8 @@ class Translator:
         outcome = await self._outcome(report)
         await self._journal.write(outcome)
         self._done.add(report.report_id)
-        self._observe(events.ReportDone(report.report_id, outcome.status))
+        tokens = segments.predicted_tokens(report.source_text)
+        self._observe(events.ReportDone(report.report_id, outcome.status, tokens))
 
     async def _outcome(self, report: PlannedReport) -> ReportOutcome:
         text = report.source_text
