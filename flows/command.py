@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import pydantic
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from tasks.core.errors import ConfigurationError, ReportTranslationError
 from tasks.core.settings import (
@@ -33,6 +34,8 @@ app = App(
     help="Translate whole datasets of reports with the Ollama servers you already have.",
     version="0.1.0",
     result_action="return_value",
+    # What to do next is said below.
+    suppress_keyboard_interrupt=False,
 )
 
 Root = Annotated[str, Parameter(name="--root", help="Folder under which everything is stored.")]
@@ -105,11 +108,12 @@ _FORMS = {
     "--model": "--model NAME, for example --model translategemma:12b",
     "--host": f"--host as {HOST_FORM}",
     "--limit": "--limit as a whole number from 1",
-    "--fleet-timeout": "--fleet-timeout as a whole number of seconds",
-    "--load-timeout": "--load-timeout as a whole number of seconds",
+    "--fleet-timeout": "--fleet-timeout as a whole number of seconds from 0",
+    "--load-timeout": "--load-timeout as a whole number of seconds from 1",
     "--num-ctx": "--num-ctx as a whole number of tokens from 256",
     "--count": "--count as a whole number from 1",
     "--slots": "--slots as a whole number from 1",
+    "--tokens-per-second": "--tokens-per-second as a number from 0",
 }
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -232,6 +236,8 @@ def local_hosts(
     """Run local Ollama-compatible servers until interrupted, to try things on."""
     _at_least_one("--count", count)
     _at_least_one("--slots", slots)
+    if tokens_per_second < 0:
+        raise ConfigurationError(_wrong("--tokens-per-second", tokens_per_second))
     from flows.local import run_local_hosts
 
     return run_local_hosts(count, slots, tokens_per_second)
@@ -267,6 +273,8 @@ def serve(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: run the command and exit with its code."""
+    # Being asked to end is an interruption, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(exit_code(arguments))
 
 
@@ -315,6 +323,9 @@ def _validated(kind: type[AnySettings], **values: object) -> AnySettings:
         first = error.errors(include_url=False, include_input=False)[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
         option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
+        if option in _FORMS and first["type"] != "value_error":
+            # The words are pydantic's, and speak of inputs and fields.
+            raise ConfigurationError(_wrong(option, values[name])) from error
         message = f"{option}: {first['msg'].removeprefix('Value error, ')}"
         raise ConfigurationError(message) from error
 
@@ -324,10 +335,19 @@ def _at_least_one(option: str, value: int) -> None:
         raise ConfigurationError(f"{option} {value}: give a whole number from 1")
 
 
+def _wrong(option: str, value: object) -> str:
+    return f"{option} {value!r}: give {_FORMS[option]}"
+
+
 def _usage_message(error: CycloptsError) -> str:
     text = " ".join(str(error).split()).replace('"', "'").rstrip(".")
+    text = re.sub(
+        r"^Command '[^']*' parameter (\S+) requires an argument", r"\1 needs a value", text
+    )
     forms = [form for option, form in _FORMS.items() if re.search(rf"{option}\b", text)]
-    return f"{text}; give {forms[0]}" if forms else f"{text}; see 'reports --help'"
+    if forms and not isinstance(error, UnknownOptionError):
+        return f"{text}; give {forms[0]}"
+    return f"{text}; see '{' '.join(('reports', *(error.command_chain or ())))} --help'"
 
 
 def _complain(message: str, code: int) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect.client.schemas.objects import State
-from prefect.exceptions import TerminationSignal
 
 from flows.command import COULD_NOT_FINISH, DONE, SOME_FAILED
 from flows.ingest_reports import ingest_reports
@@ -33,8 +32,6 @@ def run_flow(name: str, settings: Settings) -> int:
     token = current_watcher.set(watcher())
     try:
         state: State[Any] = FLOWS[name](settings, return_state=True)
-    except TerminationSignal as signal:
-        raise KeyboardInterrupt from signal
     finally:
         current_watcher.reset(token)
     result = state.result(raise_on_failure=False)

@@ -7,12 +7,39 @@ help texts of the run form) and of the `reports` command.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+OptionalText = Annotated[str | None, WithJsonSchema({"type": "string"})]
+OptionalCount = Annotated[
+    Annotated[int, Field(ge=1)] | None, WithJsonSchema({"type": "integer", "minimum": 1})
+]
+"""Plain fields of the run form in Prefect's UI that may be left empty: it would show a
+choice between a type and None in front of each."""
+
+
+def at(position: int) -> Callable[[dict[str, Any]], None]:
+    """Place a field in the run form; a default of None is left out, it is no text."""
+
+    def place(schema: dict[str, Any]) -> None:
+        schema["position"] = position
+        if schema.get("default", "") is None:
+            del schema["default"]
+
+    return place
+
 
 PolicyName = Literal["pull", "random", "round_robin", "least_connections"]
 
@@ -104,11 +131,11 @@ class Settings(BaseModel):
     root: str = Field(
         description="Folder under which everything is stored.",
         min_length=1,
-        json_schema_extra={"position": 1},
+        json_schema_extra=at(1),
     )
     dataset: str = Field(
         description="Name of the dataset: letters, digits, '.', '_' and '-'.",
-        json_schema_extra={"position": 2},
+        json_schema_extra=at(2),
     )
 
     @model_validator(mode="before")
@@ -136,22 +163,22 @@ class IngestSettings(Settings):
     sources: list[str] = Field(
         description="Files, folders or globs: csv, tsv, jsonl, json, parquet, xlsx, txt, md.",
         min_length=1,
-        json_schema_extra={"position": 0},
+        json_schema_extra=at(0),
     )
-    text_column: str | None = Field(
+    text_column: OptionalText = Field(
         default=None,
         description="Column that holds the text; empty: the column with the longest texts.",
-        json_schema_extra={"position": 3},
+        json_schema_extra=at(3),
     )
-    id_column: str | None = Field(
+    id_column: OptionalText = Field(
         default=None,
         description="Column that holds a unique id; empty: ids are made from the rows.",
-        json_schema_extra={"position": 4},
+        json_schema_extra=at(4),
     )
     evolve: bool = Field(
         default=False,
         description="Let new columns or types in, by rewriting the dataset's files.",
-        json_schema_extra={"position": 5},
+        json_schema_extra=at(5),
     )
 
 
@@ -161,56 +188,56 @@ class TranslateSettings(Settings):
     hosts: list[str] = Field(
         description=f"Ollama servers, each as {HOST_FORM}.",
         min_length=1,
-        json_schema_extra={"position": 6},
+        json_schema_extra=at(6),
     )
     model: str = Field(
         description="Model name on the hosts, for example translategemma:12b.",
         min_length=1,
-        json_schema_extra={"position": 7},
+        json_schema_extra=at(7),
     )
     source_lang: str = Field(
         default="fr",
         description="Language of the reports (ISO 639-1).",
-        json_schema_extra={"position": 8},
+        json_schema_extra=at(8),
     )
     target_lang: str = Field(
         default="en",
         description="Language to translate into (ISO 639-1).",
-        json_schema_extra={"position": 9},
+        json_schema_extra=at(9),
     )
-    limit: Annotated[int, Field(ge=1)] | None = Field(
+    limit: OptionalCount = Field(
         default=None,
         description="Translate at most this many of the missing reports; empty: all.",
-        json_schema_extra={"position": 10},
+        json_schema_extra=at(10),
     )
     policy: PolicyName = Field(
         default="pull",
         description="How reports are given to hosts; pull is the one to use, the others are "
         "baselines.",
-        json_schema_extra={"position": 11},
+        json_schema_extra=at(11),
     )
     fleet_timeout_seconds: int = Field(
         default=300,
         ge=0,
         description="Seconds to wait for any host when all were lost in the middle of a run.",
-        json_schema_extra={"position": 12},
+        json_schema_extra=at(12),
     )
     load_timeout_seconds: int = Field(
         default=600,
         ge=1,
         description="Seconds a host may take to load the model.",
-        json_schema_extra={"position": 13},
+        json_schema_extra=at(13),
     )
     num_ctx: int = Field(
         default=4096,
         ge=256,
         description="Context length in tokens, the same for every request of a run.",
-        json_schema_extra={"position": 14},
+        json_schema_extra=at(14),
     )
-    profile: str | None = Field(
+    profile: OptionalText = Field(
         default=None,
         description="Prompt profile; empty: chosen by the model's name.",
-        json_schema_extra={"position": 15},
+        json_schema_extra=at(15),
     )
 
     @field_validator("hosts")
@@ -242,7 +269,7 @@ class RunSettings(IngestSettings, TranslateSettings):
     dataset: str = Field(
         default="",
         description="Name of the dataset; empty: that of the first source.",
-        json_schema_extra={"position": 2},
+        json_schema_extra=at(2),
     )
 
     @model_validator(mode="before")

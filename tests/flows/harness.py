@@ -7,7 +7,6 @@ import io
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any, Self
 import polars as pl
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+REPORTS = Path(sys.executable).with_name("reports")
 MODEL = "simulated-fr-en"
 COMMAND_S = 100.0
 MIDDLE_S = 60.0
@@ -56,7 +56,7 @@ class Command:
         with self._paths[0].open("wb") as out, self._paths[1].open("wb") as err:
             self._started = time.monotonic()
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "flows.command", *arguments],
+                [str(REPORTS), *arguments],
                 cwd=CHECKOUT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -213,5 +213,3 @@ def write_csv(
     path.write_bytes(csv_of(texts, **shape).encode(encoding))
     return path
 
-
-HAS_ESCAPES = re.compile(r"\x1b")

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -196,7 +197,7 @@ class Dispatcher:
         )
         ticket.attempt = asyncio.create_task(self._attempt(host, ticket, sent))
         self._attempts.add(ticket.attempt)
-        ticket.attempt.add_done_callback(self._attempts.discard)
+        ticket.attempt.add_done_callback(partial(self._attempt_ended, ticket))
 
     async def _attempt(self, host: Host, ticket: Ticket, sent: Sent) -> None:
         segment, prompting = ticket.work.segment, self._prompting
@@ -230,6 +231,13 @@ class Dispatcher:
         finally:
             host.release(time.monotonic())
             self._fill()
+
+    def _attempt_ended(self, ticket: Ticket, attempt: asyncio.Task[None]) -> None:
+        self._attempts.discard(attempt)
+        if attempt.cancelled() or ticket.reply.done():
+            return
+        if bug := attempt.exception():
+            ticket.reply.set_exception(bug)  # or the segment would wait for ever
 
     def _after_answer(self, host: Host, ticket: Ticket, reply: Reply) -> None:
         measures = reply.measures

@@ -50,6 +50,7 @@ class HostClient:
             host=address.url,
             transport=transport or AiohttpTransport(limits=_LIMITS),
             trust_env=False,
+            event_hooks={"response": [self._refuse]},
             timeout=httpx.Timeout(PROBE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
         )
 
@@ -141,8 +142,6 @@ class HostClient:
         try:
             async with asyncio.timeout(deadline_s):
                 yield httpx.Timeout(deadline_s, connect=min(CONNECT_TIMEOUT_S, deadline_s))
-        except ollama.ResponseError as error:
-            raise self._refused(error) from error
         except (httpx.ConnectError, httpx.ConnectTimeout, ConnectionError) as error:
             if _was_connected(error):
                 raise RequestFailed(
@@ -157,12 +156,15 @@ class HostClient:
             raise RequestFailed(
                 ErrorKind.RESET, f"{self.url} broke the connection ({type(error).__name__})"
             ) from error
+        except aiohttp.ClientError as error:  # those that httpx-aiohttp forgot
+            raise RequestFailed(
+                ErrorKind.INVALID_ANSWER, f"{self.url} answered with something that is not HTTP"
+            ) from error
         except (
             json.JSONDecodeError,
             UnicodeDecodeError,
             pydantic.ValidationError,
-            httpx.DecodingError,
-            AttributeError,  # ollama.ResponseError of a JSON body that is no object
+            httpx.RequestError,  # what cannot be decoded, redirects without end
             TypeError,  # a response model made from JSON that is no object
         ) as error:
             raise RequestFailed(
@@ -170,9 +172,15 @@ class HostClient:
                 f"{self.url} answered 200 with something that is not the JSON of an Ollama server",
             ) from error
 
-    def _refused(self, error: ollama.ResponseError) -> RequestFailed:
-        status, reason = error.status_code, " ".join(_innermost(error.error).split())[:300]
-        return RequestFailed(_kind(status, error.error), f"{self.url} answered {status}: {reason}")
+    async def _refuse(self, response: httpx.Response) -> None:
+        """Raise for an error status before ollama reads the body: it expects a JSON object."""
+        if response.is_success or response.has_redirect_location:
+            return
+        await response.aread()
+        status, reason = response.status_code, " ".join(_innermost(response.text).split())[:300]
+        raise RequestFailed(
+            _kind(status, response.text), f"{self.url} answered {status}: {_valid(reason)}"
+        )
 
 
 # The dispatcher bounds what is in flight. 0 is aiohttp's "no limit"; None would mean its 100.
@@ -204,18 +212,29 @@ def _kind(status: int, error: str) -> ErrorKind:
     return ErrorKind.BAD_REQUEST
 
 
-def _innermost(error: str) -> str:
-    """The message in an error that is, as llama.cpp's are, JSON within JSON."""
-    try:
-        inner = json.loads(error)["error"]["message"]
-    except (ValueError, TypeError, KeyError):
-        return error
-    return str(inner)
+def _innermost(body: object) -> str:
+    """The message in a body that is text, JSON or, as llama.cpp's are, JSON within JSON."""
+    if isinstance(body, str):
+        try:
+            inner = json.loads(body)
+        except ValueError:
+            return body
+        return _innermost(inner) if isinstance(inner, dict) else body
+    if isinstance(body, dict):
+        for name in ("error", "message"):
+            if body.get(name):
+                return _innermost(body[name])
+    return str(body)
+
+
+def _valid(text: str) -> str:
+    """The text without lone surrogates, which JSON can hold and no file can."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _answer(response: ollama.ChatResponse) -> Answer:
     return Answer(
-        content=response.message.content or "",
+        content=_valid(response.message.content or ""),
         done=response.done is True,
         done_reason=response.done_reason,
         measures=Measures(

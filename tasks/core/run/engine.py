@@ -56,6 +56,7 @@ class Engine:
         self._dispatcher: Dispatcher | None = None
         self._translator: Translator | None = None
         self._accounts: dict[str, HostAccount] = {}
+        self._shards: set[asyncio.Task[None]] = set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -86,7 +87,7 @@ class Engine:
         with self._handing_over:
             if self._translator is None:
                 raise RunError("the run is over; this shard was not begun")
-            work = self._translator.translate(reports)
+            work = self._translated(self._translator, reports)
             ended = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             ended.result()
@@ -103,6 +104,8 @@ class Engine:
         writer = f"{os.uname().nodename}-{os.getpid()}"
         journal = JournalWriter(self._store, run.record.run_id, writer)
         await self._open.enter_async_context(journal)
+        # Left between the dispatcher and the journal, which nobody may write to once it is closed.
+        self._open.push_async_callback(self._stop_shards)
         self._dispatcher = Dispatcher(
             [Host(HostClient(address), address.slots or 1) for address in settings.addresses],
             run.prompting,
@@ -127,11 +130,20 @@ class Engine:
         if self._dispatcher:
             self._accounts = self._dispatcher.accounts()
         await self._open.aclose()
-        # Whoever still waits for a report learns that nothing more will come.
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _translated(self, translator: Translator, reports: Sequence[PlannedReport]) -> None:
+        shard = asyncio.ensure_future(translator.translate(reports))
+        self._shards.add(shard)
+        try:
+            await shard
+        finally:
+            self._shards.discard(shard)
+
+    async def _stop_shards(self) -> None:
+        """Whoever still waits for a report learns that nothing more will come."""
+        for shard in self._shards:
+            shard.cancel()
+        await asyncio.gather(*self._shards, return_exceptions=True)
 
     def _end(self) -> None:
         """Stop everything; what was handed over before learns of it, and nothing comes after."""

@@ -84,12 +84,13 @@ class Progress:
     def line(self, now: float) -> str:
         """All of it in one line."""
         percent = 100 * self.done / max(1, self.planned)
-        left = self.seconds_left(now)
         parts = [
             f"{self.done}/{self.planned} reports ({percent:.0f} %)",
             f"{self.rate(now):.1f} reports/s",
-            f"{readable_seconds(left)} left" if left is not None else "time left unknown",
         ]
+        left = self.seconds_left(now)
+        if left is not None and self.done < self.planned:
+            parts.append(f"{readable_seconds(left)} left")
         if self.by_status[Status.FAILED]:
             parts.append(f"{self.by_status[Status.FAILED]} failed")
         hosts = [

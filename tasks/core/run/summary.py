@@ -60,11 +60,11 @@ def host_rows(record: RunRecord) -> list[HostRow]:
             "slots": host.slots,
             "requests": host.requests,
             "failures": host.failures,
-            "peak in flight": host.peak_in_flight,
+            "peak": host.peak_in_flight,
             "busy s": round(host.busy_seconds, 1),
-            "output tokens": host.output_tokens,
+            "tokens": host.output_tokens,
             "tokens/s": _rate(host.output_tokens, host.busy_seconds),
-            "requests/s": _rate(host.requests, host.busy_seconds),
+            "req/s": _rate(host.requests, host.busy_seconds),
         }
         for url, host in record.hosts.items()
     ]
