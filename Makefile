@@ -11,6 +11,7 @@ help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 demo: $(READY)  ## Translate the sample reports on two local servers and show the result
+	@rm -rf demo-output
 	$(BIN)/reports demo
 
 test: $(READY)  ## Run every test; branch coverage has to be 90 % or more

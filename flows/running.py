@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect.client.schemas.objects import State
+from prefect.settings import get_current_settings
 
 from flows.command import COULD_NOT_FINISH, DONE, SOME_FAILED
 from flows.ingest_reports import ingest_reports
 from flows.run_reports import run_reports
-from flows.terminal import show_ingest, show_run, watcher
+from flows.terminal import say, show_ingest, show_run, watcher
 from flows.translate_reports import translate_reports
 from flows.watching import current_watcher
 from tasks.core.ingest.summary import IngestSummary
@@ -29,6 +30,8 @@ def run_flow(name: str, settings: Settings) -> int:
 
     Raises the error of a flow run that failed, and `KeyboardInterrupt`.
     """
+    if not get_current_settings().api.url:
+        say("starting a temporary Prefect server (set PREFECT_API_URL to use one of yours)")
     token = current_watcher.set(watcher())
     try:
         state: State[Any] = FLOWS[name](settings, return_state=True)

@@ -132,8 +132,8 @@ class Reports:
 
     def runs(self) -> list[dict[str, Any]]:
         """Every `run.json` of the root, oldest first."""
-        paths = sorted(self.root.glob("runs/*/run.json"), key=lambda path: path.stat().st_ctime_ns)
-        return [json.loads(path.read_text()) for path in paths]
+        runs = [json.loads(path.read_text()) for path in self.root.glob("runs/*/run.json")]
+        return sorted(runs, key=lambda run: str(run["started_at"]))
 
     def table(self, name: str, dataset: str) -> pl.DataFrame:
         """A published table, as an analyst reads it."""
