@@ -22,4 +22,4 @@ def run_reports(settings: RunSettings) -> State[RunRecord]:
     Args:
         settings: Which files to read, on which hosts to translate them, with which model.
     """
-    return translate_dataset(settings, ingested=ingest_sources(settings))
+    return translate_dataset(settings, ingest=lambda: ingest_sources(settings))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -19,50 +19,46 @@ from tasks.core.errors import FleetLost, ReportTranslationError, RunError
 from tasks.core.ingest.summary import IngestSummary
 from tasks.core.records import Shard
 from tasks.core.run.engine import Engine
+from tasks.core.run.lifecycle import open_run
 from tasks.core.run.planning import RUNNING_SHARDS
 from tasks.core.run.run_record import RunRecord, RunState, lock_name, new_run_id
 from tasks.core.settings import TranslateSettings
 from tasks.core.storage.store import Store
 from tasks.report import leave_artifacts
-from tasks.translate import close_run, plan_run, publish_run, translate_shard
+from tasks.translate import close_run, plan_run, publish_run, survey_hosts, translate_shard
 
 COMPLETED_WITH_FAILURES = "CompletedWithFailures"
 
 
 def translate_dataset(
-    settings: TranslateSettings, ingested: IngestSummary | None = None
+    settings: TranslateSettings, ingest: Callable[[], IngestSummary] | None = None
 ) -> State[RunRecord]:
-    """Plan, translate shard by shard, publish: the body of the translating flows.
+    """Survey, ingest, plan, translate shard by shard, publish: the body of the flows.
 
     Returns a completed state that holds the run's record. Raises `RunError` when the run
     could not finish; what it finished is published all the same.
     """
-    store = Store(settings.root)
-    run_id = new_run_id(datetime.now(UTC))
+    store, now = Store(settings.root), datetime.now(UTC)
+    run_id = new_run_id(now)
     with store.locked(lock_name(run_id)):
-        run = plan_run(settings, run_id, ingested, flow_run.id)
-        watcher = current_watcher.get() or Lines(get_run_logger().info)
-        watcher.started(run.record)
+        record = open_run(store, settings, run_id=run_id, now=now, flow_run_id=flow_run.id)
         engine = None
         try:
+            survey = survey_hosts(settings)
+            run = plan_run(settings, record, survey, ingest() if ingest else None)
+            record = run.record
+            watcher = current_watcher.get() or Lines(get_run_logger().info)
+            watcher.started(record)
             if run.shards:
                 with (
-                    watcher.watching(run.record) as observe,
+                    watcher.watching(record) as observe,
                     Engine(store, settings, run, observe) as engine,
                 ):
                     _translate_shards(engine, run.shards)
         except BaseException as error:
-            record = close_run(
-                settings,
-                run.record,
-                engine.accounts() if engine else {},
-                RunState.FAILED if isinstance(error, Exception) else RunState.INTERRUPTED,
-                str(error) or type(error).__name__,
-            )
-            if isinstance(error, Exception):
-                leave_artifacts(record, settings.root)
+            _close(settings, record, engine, error)
             raise
-        record = publish_run(settings, run.record, engine.accounts() if engine else {})
+        record = publish_run(settings, record, engine.accounts() if engine else {})
     leave_artifacts(record, settings.root)
     if record.state is RunState.COMPLETED_WITH_FAILURES:
         message = (
@@ -70,6 +66,22 @@ def translate_dataset(
         )
         return Completed(name=COMPLETED_WITH_FAILURES, message=message, data=record)
     return Completed(data=record)
+
+
+def _close(
+    settings: TranslateSettings, record: RunRecord, engine: Engine | None, error: BaseException
+) -> None:
+    """Keep what a run did that could not finish, and say why it ended."""
+    failed = isinstance(error, Exception)
+    closed = close_run(
+        settings,
+        record,
+        engine.accounts() if engine else {},
+        RunState.FAILED if failed else RunState.INTERRUPTED,
+        str(error) or type(error).__name__,
+    )
+    if failed:
+        leave_artifacts(closed, settings.root)
 
 
 def shard_runner() -> TaskRunner[PrefectFuture[Any]]:

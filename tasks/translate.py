@@ -13,32 +13,33 @@ from prefect.states import Failed
 from prefect.tasks import Task
 
 from tasks.core.dispatch.host import HostAccount
+from tasks.core.dispatch.survey import Survey
 from tasks.core.errors import RunError, StorageError
 from tasks.core.ingest.summary import IngestSummary
 from tasks.core.records import Shard
+from tasks.core.run import lifecycle
 from tasks.core.run.engine import Engine
-from tasks.core.run.lifecycle import StartedRun, finish_run, start_run
+from tasks.core.run.lifecycle import StartedRun
 from tasks.core.run.run_record import RunRecord, RunState
 from tasks.core.settings import TranslateSettings
 from tasks.core.storage.store import Store
 
 
+@task(name="survey hosts", task_run_name="survey hosts", cache_policy=NO_CACHE)
+def survey_hosts(settings: TranslateSettings) -> Survey:
+    """Ask the hosts; see `tasks.core.run.lifecycle.survey_hosts`."""
+    return lifecycle.survey_hosts(settings)
+
+
 @task(name="plan", task_run_name="plan {settings.dataset}", cache_policy=NO_CACHE)
 def plan_run(
     settings: TranslateSettings,
-    run_id: str,
+    record: RunRecord,
+    survey: Survey,
     ingested: IngestSummary | None,
-    flow_run_id: str | None,
 ) -> StartedRun:
-    """Survey the hosts and write the plan; see `tasks.core.run.lifecycle.start_run`."""
-    return start_run(
-        Store(settings.root),
-        settings,
-        run_id=run_id,
-        now=datetime.now(UTC),
-        ingested=ingested,
-        flow_run_id=flow_run_id,
-    )
+    """Write the plan; see `tasks.core.run.lifecycle.start_run`."""
+    return lifecycle.start_run(Store(settings.root), settings, record, survey, ingested)
 
 
 def storage_may_recover(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
@@ -75,7 +76,9 @@ def publish_run(
     settings: TranslateSettings, record: RunRecord, accounts: Mapping[str, HostAccount]
 ) -> RunRecord:
     """Publish a run that translated all it could; see `tasks.core.run.lifecycle.finish_run`."""
-    return finish_run(Store(settings.root), record, now=datetime.now(UTC), accounts=accounts)
+    return lifecycle.finish_run(
+        Store(settings.root), record, now=datetime.now(UTC), accounts=accounts
+    )
 
 
 def close_run(
@@ -89,7 +92,7 @@ def close_run(
 
     Not a task: while a flow run is being cancelled Prefect starts no more of them.
     """
-    return finish_run(
+    return lifecycle.finish_run(
         Store(settings.root),
         record,
         now=datetime.now(UTC),

@@ -81,6 +81,14 @@ class Impatient(Pace):
         return 0.5
 
 
+class NoJitter(random.Random):
+    """A generator for delays that always draws next to nothing."""
+
+    def random(self) -> float:
+        """Hardly any delay."""
+        return 0.001
+
+
 @dataclass(slots=True)
 class Dispatching:
     """A dispatcher in front of servers, and all it recorded and told."""
@@ -100,7 +108,7 @@ async def dispatching(
     urls_and_slots: Sequence[tuple[str, int]],
     model_digest: str,
     *,
-    seed: int = 1,
+    rng: random.Random | None = None,
     pace: Pace | None = None,
     bound: Prompting | None = None,
     **options: Any,
@@ -118,7 +126,7 @@ async def dispatching(
         model_digest,
         record=records.append,
         observe=told.append,
-        rng=random.Random(seed),
+        rng=rng or random.Random(1),
         **options,
     )
     async with dispatcher:

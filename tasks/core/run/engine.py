@@ -109,7 +109,7 @@ class Engine:
         self._dispatcher = Dispatcher(
             [Host(HostClient(address), address.slots or 1) for address in settings.addresses],
             run.prompting,
-            run.record.model_digest,
+            run.recipe.model_digest,
             record=journal.note,
             policy=settings.policy,
             fleet_timeout_s=settings.fleet_timeout_seconds,

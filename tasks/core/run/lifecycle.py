@@ -51,33 +51,68 @@ class StartedRun:
     """Segments that unfinished runs got, by reuse key."""
 
 
-def start_run(
+def open_run(
     store: Store,
     settings: TranslateSettings,
     *,
     run_id: str,
     now: datetime,
-    ingested: IngestSummary | None = None,
     flow_run_id: str | None = None,
-) -> StartedRun:
-    """Ask the hosts, take over what dead runs left, plan, and write `run.json`.
+) -> RunRecord:
+    """Write the first `run.json` of a run: what it was told, before anything is done.
 
-    With `ingested`, the run is about the reports of those files; without, about the
-    whole dataset. Raises `HostsUnreachable` and `ConfigurationError`.
+    Raises `ConfigurationError` for a profile that does not exist.
     """
-    prompting = Prompting(
-        profile=choose_profile(settings.model, settings.profile),
+    prompting = _prompting(settings)
+    record = RunRecord(
+        run_id=run_id,
+        dataset=settings.dataset,
         model=settings.model,
         source_lang=settings.source_lang,
         target_lang=settings.target_lang,
-        num_ctx=settings.num_ctx,
+        profile=prompting.profile.label,
+        prompt_sha256=prompting.prompt_sha256,
+        options_sha256=prompting.options_sha256,
+        options=prompting.options,
+        policy=settings.policy,
+        limit=settings.limit,
+        flow_run_id=flow_run_id,
+        started_at=now,
+        hosts={
+            address.url: HostRecord(**asdict(HostAccount(slots=address.slots or 1)))
+            for address in settings.addresses
+        },
     )
-    survey = asyncio.run(_survey(settings.addresses, settings.model))
+    write_run(store, record)
+    return record
+
+
+def survey_hosts(settings: TranslateSettings) -> Survey:
+    """Ask every host whether it is there and has the model.
+
+    Raises `HostsUnreachable` and `ConfigurationError`.
+    """
+    return asyncio.run(_survey(settings.addresses, settings.model))
+
+
+def start_run(
+    store: Store,
+    settings: TranslateSettings,
+    record: RunRecord,
+    survey: Survey,
+    ingested: IngestSummary | None = None,
+) -> StartedRun:
+    """Take over what dead runs left, plan, and write down what the run sets out to do.
+
+    With `ingested`, the run is about the reports of those files; without, about the
+    whole dataset.
+    """
+    prompting = _prompting(settings)
     recipe = Recipe.of(prompting, survey.model_digest)
-    already_accepted = take_over(store, settings.dataset, settings.target_lang, run_id)
+    already_accepted = take_over(store, settings.dataset, settings.target_lang, record.run_id)
     plan = make_plan(
         store,
-        run_id,
+        record.run_id,
         settings.dataset,
         recipe,
         slots=sum(address.slots or 1 for address in settings.addresses),
@@ -85,39 +120,24 @@ def start_run(
         limit=settings.limit,
     )
     rejected = ingested.rejected if ingested else _rejected_rows(store, settings.dataset)
-    record = RunRecord(
-        run_id=run_id,
-        dataset=settings.dataset,
-        model=settings.model,
-        model_digest=survey.model_digest,
-        source_lang=settings.source_lang,
-        target_lang=settings.target_lang,
-        profile=prompting.profile.label,
-        prompt_sha256=recipe.prompt_sha256,
-        options_sha256=recipe.options_sha256,
-        options=prompting.options,
-        policy=settings.policy,
-        limit=settings.limit,
-        beyond_limit=plan.beyond_limit,
-        flow_run_id=flow_run_id,
-        started_at=now,
-        shards=len(plan.shards),
-        planned=plan.planned,
-        predicted_tokens=plan.predicted_tokens,
-        rows_in=plan.reports + rejected,
-        reports=plan.reports,
-        rejected=rejected,
-        unchanged=plan.unchanged,
-        unfinished=plan.planned,
-        hosts={
-            address.url: HostRecord(**asdict(HostAccount(slots=address.slots or 1)))
-            for address in settings.addresses
-        },
-        notes=[*(ingest_lines(ingested) if ingested else ()), *survey.warnings],
-        sources=[asdict(file) for file in ingested.files] if ingested else [],
+    planned = record.model_copy(
+        update={
+            "model_digest": survey.model_digest,
+            "beyond_limit": plan.beyond_limit,
+            "shards": len(plan.shards),
+            "planned": plan.planned,
+            "predicted_tokens": plan.predicted_tokens,
+            "rows_in": plan.reports + rejected,
+            "reports": plan.reports,
+            "rejected": rejected,
+            "unchanged": plan.unchanged,
+            "unfinished": plan.planned,
+            "notes": [*(ingest_lines(ingested) if ingested else ()), *survey.warnings],
+            "sources": [asdict(file) for file in ingested.files] if ingested else [],
+        }
     )
-    write_run(store, record)
-    return StartedRun(record, prompting, recipe, plan.shards, already_accepted)
+    write_run(store, planned)
+    return StartedRun(planned, prompting, recipe, plan.shards, already_accepted)
 
 
 def finish_run(
@@ -194,9 +214,21 @@ def _accepted_but_unfinished(content: JournalContent) -> dict[str, Attempt]:
 
 
 def _publish(store: Store, record: RunRecord, content: JournalContent) -> None:
+    if not store.exists(plan_key(record.run_id)):
+        return  # it ended before it had a plan
     plan = pq.read_table(store.path(plan_key(record.run_id)))
     publish_attempts(store, record.columns(), content.attempts)
     publish_translations(store, record.columns(), plan, content.outcomes)
+
+
+def _prompting(settings: TranslateSettings) -> Prompting:
+    return Prompting(
+        profile=choose_profile(settings.model, settings.profile),
+        model=settings.model,
+        source_lang=settings.source_lang,
+        target_lang=settings.target_lang,
+        num_ctx=settings.num_ctx,
+    )
 
 
 async def _survey(addresses: Sequence[HostAddress], model: str) -> Survey:

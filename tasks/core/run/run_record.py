@@ -75,7 +75,8 @@ class RunRecord(Counts):
     state: RunState = RunState.RUNNING
     dataset: str
     model: str
-    model_digest: str
+    model_digest: str | None = None
+    """As the hosts have it; null until they were asked."""
     source_lang: str
     target_lang: str
     profile: str

@@ -47,7 +47,7 @@ def opening_lines(record: RunRecord) -> list[str]:
     hosts = len(record.hosts)
     going = (
         f"{record.dataset}: {todo}; {record.source_lang} → {record.target_lang} with "
-        f"{record.model} ({record.model_digest[:12]}), {hosts} {'host' if hosts == 1 else 'hosts'}"
+        f"{record.model} ({(record.model_digest or '')[:12]}), {hosts} {'host' if hosts == 1 else 'hosts'}"
     )
     return [*record.notes, going]
 
@@ -75,7 +75,7 @@ def markdown(record: RunRecord, root: str) -> str:
     wall = readable_seconds(record.wall_seconds or 0.0)
     ended = (
         f"**{record.state.replace('_', ' ')}** after {wall} with `{record.model}` "
-        f"(`{record.model_digest[:12]}`, profile `{record.profile}`)."
+        f"(`{(record.model_digest or 'not asked')[:12]}`, profile `{record.profile}`)."
     )
     lines = [
         f"# {record.dataset}: {record.source_lang} → {record.target_lang}",

@@ -35,7 +35,7 @@ class RunColumns:
     run_id: str
     flow_run_id: str | None
     model: str
-    model_digest: str
+    model_digest: str | None
     profile: str
     prompt_sha256: str
     options_sha256: str
