@@ -17,7 +17,6 @@ from tasks.core.storage.publish import translations_folder
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SAMPLE = CHECKOUT / "data" / "sample"
-SHOWN_ROWS = 4
 SHOWN_CHARS = 220
 
 SIMULATION = (
@@ -80,14 +79,17 @@ def _kinds() -> str:
 def _show_rows(root: str, dataset: str, target_lang: str) -> None:
     """A few translations, as anyone would read them."""
     path = f"{root}/{translations_folder(dataset, target_lang)}/*.parquet"
-    rows = pl.read_parquet(path).sort("source_chars").filter(pl.col("status") == "ok")
+    rows = pl.read_parquet(path)
     say("")
     say(f'>>> pl.read_parquet("{path}")   # {rows.height} rows, {rows.width} columns')
-    for row in rows.gather_every(max(1, rows.height // SHOWN_ROWS)).head(SHOWN_ROWS).to_dicts():
+    suffix = pl.col("source_file").str.extract(r"(\.\w+)$").alias("suffix")
+    kinds = rows.sort("source_chars").with_columns(suffix).partition_by("suffix")
+    for row in (kind.row(kind.height // 3, named=True) for kind in kinds):
+        seconds = row["eval_duration_ns"] / 1e9
         say("")
         say(
-            f"{row['source_file']}, row {row['source_row']} ({row['host']}, "
-            f"{row['output_tokens']} tokens in {row['eval_duration_ns'] / 1e9:.1f} s)"
+            f"{row['source_file']}, row {row['source_row']} "
+            f"({row['host']}, {row['output_tokens']} tokens in {seconds:.1f} s)"
         )
         say(f"  fr  {_short(row['source_text'])}")
         say(f"  en  {_short(row['translated_text'])}   [simulated]")

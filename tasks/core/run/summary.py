@@ -44,10 +44,10 @@ def opening_lines(record: RunRecord) -> list[str]:
     todo = f"{record.planned:,} to translate, {record.unchanged:,} unchanged"
     if record.beyond_limit:
         todo += f", {record.beyond_limit:,} left for another run by --limit"
-    hosts = len(record.hosts)
+    hosts, digest = len(record.hosts), (record.model_digest or "")[:12]
     going = (
         f"{record.dataset}: {todo}; {record.source_lang} → {record.target_lang} with "
-        f"{record.model} ({(record.model_digest or '')[:12]}), {hosts} {'host' if hosts == 1 else 'hosts'}"
+        f"{record.model} ({digest}), {hosts} {'host' if hosts == 1 else 'hosts'}"
     )
     return [*record.notes, going]
 

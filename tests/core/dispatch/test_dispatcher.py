@@ -22,7 +22,6 @@ from tasks.core.records import AttemptOutcome, Purpose
 from tasks.core.settings import HostAddress, PolicyName
 from tests.fakes import (
     MODEL,
-    Dispatching,
     Impatient,
     NoJitter,
     digest_of,
@@ -98,7 +97,7 @@ async def test_every_segment_is_answered_once(policy: PolicyName) -> None:
 async def test_a_reply_tells_all_about_its_request() -> None:
     """A reply carries the host, its version, the count of requests and both clocks' times."""
     async with (
-        serving(Settings(slots=1, decode_rate=50, load_seconds=0)) as (server,),
+        serving(Settings(slots=1, decode_rate=50, load_seconds=0, prefill_rate=0)) as (server,),
         dispatching(addresses([server]), digest_of(server)) as run,
     ):
         first, second = await ask_all(run.dispatcher, texts(2))
@@ -126,7 +125,9 @@ async def test_longest_first() -> None:
 
 async def test_never_more_in_flight_than_slots() -> None:
     """A server sees as many requests at once as it has slots: all of them, and never more."""
-    settings = [Settings(slots=slots, decode_rate=40, load_seconds=0) for slots in (3, 1)]
+    settings = [
+        Settings(slots=slots, decode_rate=40, load_seconds=0, prefill_rate=0) for slots in (3, 1)
+    ]
     async with (
         serving(*settings) as servers,
         dispatching(addresses(servers), digest_of(servers[0])) as run,
@@ -139,7 +140,7 @@ async def test_never_more_in_flight_than_slots() -> None:
 
 async def test_a_slow_and_a_fast_host_share_by_speed() -> None:
     """Late binding gives a host ten times as fast most of the work."""
-    settings = [Settings(decode_rate=rate, load_seconds=0) for rate in (300, 30)]
+    settings = [Settings(decode_rate=rate, load_seconds=0, prefill_rate=0) for rate in (300, 30)]
     async with (
         serving(*settings) as servers,
         dispatching(addresses(servers), digest_of(servers[0])) as run,
@@ -155,7 +156,7 @@ async def test_a_slow_and_a_fast_host_share_by_speed() -> None:
 async def test_a_host_that_dies_costs_nothing(policy: PolicyName) -> None:
     """What a dying host had in flight is answered by another; nothing is answered twice."""
     wanted = texts(40)
-    settings = Settings(slots=2, decode_rate=300, load_seconds=0)
+    settings = Settings(slots=2, decode_rate=300, load_seconds=0, prefill_rate=0)
     async with (
         serving(settings, settings, faults={1: [{"kind": "refuse", "after": 4}]}) as servers,
         dispatching(addresses(servers), digest_of(servers[0]), policy=policy) as run,
@@ -242,7 +243,7 @@ async def test_busy_costs_a_segment_nothing() -> None:
             reply = await run.dispatcher.ask(work)
     assert reply.answer.content == "The patient"
     assert (work.busy, work.failures, work.requests) == (7, 0, 8)
-    assert 7 > MOST_FAILURES
+    assert work.busy > MOST_FAILURES
     assert times_asked(server) == Counter({"Le patient": 8})
     assert {record.error_kind for record in run.records} == {ErrorKind.BUSY}
     assert not any(isinstance(event, events.HostDown) for event in run.told)
@@ -295,7 +296,6 @@ async def test_leaving_cancels_what_is_in_flight() -> None:
             asks = [asyncio.create_task(run.dispatcher.ask(work)) for work in works]
             await until(lambda: server.stats.in_flight.level == 2)
             mine = {*before, *asks}
-        assert all(task.done() for task in {*run.dispatcher._attempts})
         ended = await asyncio.gather(*asks, return_exceptions=True)
         assert all(isinstance(error, asyncio.CancelledError) for error in ended)
         await until(lambda: server.stats.in_flight.level == 0)
@@ -386,7 +386,9 @@ async def test_accounts_add_up() -> None:
     fault = {"kind": "status", "status": 500, "contains": "patient", "times": 2}
     async with (
         serving(
-            Settings(slots=2, decode_rate=100, load_seconds=0), INSTANT, faults={0: [fault]}
+            Settings(slots=2, decode_rate=100, load_seconds=0, prefill_rate=0),
+            INSTANT,
+            faults={0: [fault]},
         ) as servers,
         dispatching(addresses(servers), digest_of(servers[0])) as run,
     ):
@@ -415,10 +417,3 @@ def test_repr_without_hosts() -> None:
     """A dispatcher without hosts says so."""
     dispatcher = Dispatcher([], prompting(), "d", record=lambda _attempt: None)
     assert re.fullmatch(r"<Dispatcher \[0 queued \| \]>", repr(dispatcher))
-
-
-def test_dispatching_holds_events_by_kind() -> None:
-    """The helper of these tests tells kinds of events apart."""
-    up, down = events.HostUp("a", 1), events.HostDown("a", "r", 1.0)
-    told = Dispatching(Dispatcher([], prompting(), "d", record=print), [], told=[up, down])
-    assert told.told_of(events.HostUp) == [up]
