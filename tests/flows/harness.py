@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import polars as pl
+
+from flows.command import exit_code
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 REPORTS = Path(sys.executable).with_name("reports")
@@ -120,15 +123,29 @@ class Reports:
         return self.folder / "root"
 
     def start(self, *arguments: object) -> Command:
-        """Start a command."""
+        """Start a command in a process of its own."""
         self._count += 1
         given = [str(argument) for argument in arguments]
         return Command(given, self.folder / f"command-{self._count}", self.api)
 
-    def __call__(self, *arguments: object) -> Ended:
-        """Run a command to its end."""
+    def alone(self, *arguments: object) -> Ended:
+        """Run a command to its end, as its users do."""
         with self.start(*arguments) as command:
             return command.wait()
+
+    def __call__(self, *arguments: object) -> Ended:
+        """Run a command to its end in this process, which saves its start of two seconds."""
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        given = [str(argument) for argument in arguments]
+        out, err, started = io.StringIO(), io.StringIO(), time.monotonic()
+        with (
+            temporary_settings({PREFECT_API_URL: self.api}),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            code = exit_code(given)
+        return Ended(code, out.getvalue(), err.getvalue(), time.monotonic() - started)
 
     def runs(self) -> list[dict[str, Any]]:
         """Every `run.json` of the root, oldest first."""

@@ -142,7 +142,7 @@ def refused(ended: Ended, words: list[str]) -> None:
 def test_password_is_refused_by_the_command_itself(reports: Reports) -> None:
     """The installed command refuses credentials with exit code 2 and writes no root."""
     source = write_csv(reports.folder / "in.csv", french_texts(2))
-    ended = reports(
+    ended = reports.alone(
         "run", source, "--root", reports.root, "--model", MODEL,
         *hosts("http://user:s3cret@127.0.0.1:9=2"),
     )  # fmt: skip
@@ -198,4 +198,5 @@ def test_unknown_model_and_profile_are_named(reports: Reports, server: ServerPro
         ["--profile formal", "plain", "single-turn"],
     )
     assert server.stats()["received"] == 0
-    assert reports.runs() == []
+    assert not (reports.root / "reports").exists()
+    assert [run["state"] for run in reports.runs()] == ["failed"] * len(reports.runs())

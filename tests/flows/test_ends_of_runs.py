@@ -104,7 +104,10 @@ def test_unreachable_hosts_are_named_at_once(reports: Reports) -> None:
     assert ended.err.count("\n") == 1
     for url in urls:
         assert url in ended.err
-    assert reports.table("reports", "d").height == len(TEXTS)
+    [record] = reports.runs()
+    assert record["state"] == "failed"
+    assert f"reports: {record['error']}\n" == ended.err
+    assert reports.flow_run(record)["state"]["type"] == "FAILED"
 
 
 def test_fleet_lost_in_the_middle(reports: Reports) -> None:
@@ -246,7 +249,7 @@ def test_no_server_of_ours_is_needed(tmp_path: Path) -> None:
     """Without PREFECT_API_URL the command brings its own temporary Prefect server."""
     reports = Reports(tmp_path, api=None)
     with local_server(QUICK) as server:
-        ended = reports(*given(reports), *on([server]))
+        ended = reports.alone(*given(reports), *on([server]))
     assert ended.code == 0, ended.said
     assert ended.err == ""
     assert_all_translated_once(reports)

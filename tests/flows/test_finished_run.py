@@ -71,7 +71,7 @@ def finished(
         given = [f"{server.url}={server.settings.slots}" for server in servers]
         options = ["run", str(source), "--root", str(reports.root), "--text-column", "texte"]
         options += ["--dataset", "mesures", *hosts(*given), "--model", MODEL]
-        ended = reports(*options)
+        ended = reports.alone(*options)
         assert ended.code == 0, ended.said
         counters = {server.url: server.stats() for server in servers}
         [record] = reports.runs()

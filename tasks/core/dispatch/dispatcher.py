@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from tasks.core.dispatch import events
-from tasks.core.dispatch.fleet import Fleet
+from tasks.core.dispatch.fleet import LISTEN_EVERY_S, Fleet
 from tasks.core.dispatch.host import Host, HostAccount
 from tasks.core.dispatch.policies import Queue, Waiting, bind, next_host
 from tasks.core.dispatch.retry import GiveUp, after_failure, counts_as_failure
@@ -28,6 +28,7 @@ from tasks.core.dispatch.work import RecordAttempt, Reply, SegmentWork, Sent
 from tasks.core.errors import FleetLost, RequestFailed
 from tasks.core.records import AttemptOutcome, Measures
 from tasks.core.settings import PolicyName
+from tasks.core.translate.answers import Answer
 from tasks.core.translate.profiles import Prompting
 
 
@@ -40,6 +41,9 @@ class Ticket:
     reply: asyncio.Future[Reply]
     waiting_since_ns: int
     attempt: asyncio.Task[None] | None = None
+    sent_to: str | None = None
+    interruption: RequestFailed | None = None
+    """Why the attempt was ended from outside."""
 
 
 class Dispatcher:
@@ -60,6 +64,7 @@ class Dispatcher:
         policy: PolicyName = "pull",
         fleet_timeout_s: float = 300.0,
         load_timeout_s: float = 600.0,
+        listen_every_s: float = LISTEN_EVERY_S,
         observe: events.Observer = events.ignore,
         rng: random.Random | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -82,9 +87,11 @@ class Dispatcher:
             model_digest,
             fleet_timeout_s=fleet_timeout_s,
             load_timeout_s=load_timeout_s,
+            listen_every_s=listen_every_s,
             observe=observe,
             rng=self._rng,
             on_change=self._hosts_changed,
+            on_silence=self._interrupt,
             on_lost=self._give_up,
         )
         self._lost: FleetLost | None = None
@@ -195,12 +202,12 @@ class Dispatcher:
             queue_wait_ns=time.monotonic_ns() - ticket.waiting_since_ns,
             started_at=self._now(),
         )
+        ticket.sent_to = host.url
         ticket.attempt = asyncio.create_task(self._attempt(host, ticket, sent))
         self._attempts.add(ticket.attempt)
         ticket.attempt.add_done_callback(partial(self._attempt_ended, ticket))
 
     async def _attempt(self, host: Host, ticket: Ticket, sent: Sent) -> None:
-        segment, prompting = ticket.work.segment, self._prompting
         start_ns = time.monotonic_ns()
 
         def measured(measures: Measures) -> Measures:
@@ -208,13 +215,7 @@ class Dispatcher:
             return replace(measures, queue_wait_ns=sent.queue_wait_ns, request_wall_ns=wall_ns)
 
         try:
-            answer = await host.client.chat(
-                prompting.model,
-                prompting.messages(segment.text),
-                prompting.options,
-                prompting.profile.think,
-                host.pace.deadline_s(segment.predicted_tokens),
-            )
+            answer = await self._chat(host, ticket)
         except RequestFailed as failure:
             self._record(
                 sent.ended(AttemptOutcome.FAILED, self._now(), measured(Measures()), error=failure)
@@ -232,6 +233,31 @@ class Dispatcher:
             host.release(time.monotonic())
             self._fill()
 
+    async def _chat(self, host: Host, ticket: Ticket) -> Answer:
+        segment, prompting = ticket.work.segment, self._prompting
+        try:
+            return await host.client.chat(
+                prompting.model,
+                prompting.messages(segment.text),
+                prompting.options,
+                prompting.profile.think,
+                host.pace.deadline_s(segment.predicted_tokens),
+            )
+        except asyncio.CancelledError:
+            if ticket.interruption is None:
+                raise
+            failure, ticket.interruption = ticket.interruption, None
+            if task := asyncio.current_task():
+                task.uncancel()
+            raise failure from None
+
+    def _interrupt(self, host: Host, failure: RequestFailed) -> None:
+        """End what is in flight to a host that is no longer there; others get it."""
+        for ticket in self._tickets.values():
+            if ticket.attempt and ticket.sent_to == host.url:
+                ticket.interruption = failure
+                ticket.attempt.cancel()
+
     def _attempt_ended(self, ticket: Ticket, attempt: asyncio.Task[None]) -> None:
         self._attempts.discard(attempt)
         if attempt.cancelled() or ticket.reply.done():
@@ -241,6 +267,7 @@ class Dispatcher:
 
     def _after_answer(self, host: Host, ticket: Ticket, reply: Reply) -> None:
         measures = reply.measures
+        host.heard_at = time.monotonic()
         host.health = host.health.answered()
         host.pace = host.pace.after(
             ticket.work.segment.predicted_tokens, measures.request_wall_ns / 1e9

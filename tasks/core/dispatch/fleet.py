@@ -17,6 +17,10 @@ from tasks.core.translate.profiles import Prompting
 PROVE_TIMEOUT_S = 30.0
 BUSY_PAUSE_S = 2.0
 
+LISTEN_EVERY_S = 5.0
+MOST_MISSED = 2
+"""Questions in a row without an answer after which a host is silent: within 20 s."""
+
 
 class HostOfNoUse(Exception):
     """A host answered, and cannot take part in this run."""
@@ -25,8 +29,9 @@ class HostOfNoUse(Exception):
 class Fleet:
     """The hosts of a run and the tasks that bring each one up, again and again.
 
-    Calls `on_change` when the state of a host has changed and `on_lost` once, when every
-    host has been lost for `fleet_timeout_s` seconds.
+    Calls `on_change` when the state of a host has changed, `on_silence` when requests are
+    in flight to a host that is no longer there, and `on_lost` once, when every host has
+    been lost for `fleet_timeout_s` seconds.
     """
 
     def __init__(
@@ -40,7 +45,9 @@ class Fleet:
         observe: events.Observer,
         rng: random.Random,
         on_change: Callable[[], None],
+        on_silence: Callable[[Host, RequestFailed], None],
         on_lost: Callable[[FleetLost], None],
+        listen_every_s: float = LISTEN_EVERY_S,
     ) -> None:
         self._hosts = hosts
         self._prompting = prompting
@@ -50,7 +57,9 @@ class Fleet:
         self._observe = observe
         self._rng = rng
         self._on_change = on_change
+        self._on_silence = on_silence
         self._on_lost = on_lost
+        self._listen_every_s = listen_every_s
         self._keepers: list[asyncio.Task[None]] = []
         self._lost_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -60,6 +69,7 @@ class Fleet:
         for host in self._hosts:
             host.needs_attention.set()
             self._keepers.append(asyncio.create_task(self._keep(host)))
+            self._keepers.append(asyncio.create_task(self._listen(host)))
 
     async def stop(self) -> None:
         """Leave the hosts alone."""
@@ -86,6 +96,33 @@ class Fleet:
             while host.health.state not in (HostState.UP, HostState.LEFT):
                 await asyncio.sleep(max(0.0, host.health.retry_at - time.monotonic()))
                 await self._bring_up(host)
+
+    async def _listen(self, host: Host) -> None:
+        """Notice a host that has gone silent, long before its requests are overdue.
+
+        A machine that lost its network or stands still breaks no connection. What is
+        asked is whether the server is alive; that it generates is shown by its answers.
+        """
+        missed, every_s = 0, self._listen_every_s
+        while True:
+            await asyncio.sleep(every_s)
+            silent_s = time.monotonic() - host.heard_at
+            if not (host.takes_requests and host.in_flight and silent_s >= every_s):
+                missed = 0
+                continue
+            try:
+                await host.client.version(every_s)
+            except RequestFailed as failure:
+                missed += 1
+                if missed == MOST_MISSED and host.takes_requests:
+                    host.health = host.health.down(
+                        failure.message, time.monotonic(), self._rng.random()
+                    )
+                    self._on_silence(host, failure)
+                    self._changed(host)
+                    host.needs_attention.set()
+            else:
+                missed = 0
 
     async def _bring_up(self, host: Host) -> None:
         """One try: ask for the version, check the model, load it, and have it prove itself."""

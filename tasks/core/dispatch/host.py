@@ -38,6 +38,8 @@ class Host:
     failures: int = 0
     output_tokens: int = 0
     peak_in_flight: int = 0
+    heard_at: float = 0.0
+    """When it last answered anything, by the monotonic clock."""
     needs_attention: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the host is to be probed and loaded (again)."""
     slot_freed: asyncio.Event = field(default_factory=asyncio.Event)
