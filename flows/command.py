@@ -307,8 +307,8 @@ def _run_flow(name: str, settings: Settings, *, verbose: bool) -> int:
 def _prepare_prefect(*, verbose: bool) -> None:
     """Settle what Prefect reads from the environment when it is imported."""
     if not verbose:
-        # The command says what happens in its own words.
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        # The command says what happens in its own words; the flow run's log has them, too.
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.watching import Lines, current_watcher
+from flows.watching import All, Lines, current_watcher
 from tasks.core.errors import FleetLost, ReportTranslationError, RunError
 from tasks.core.ingest.summary import IngestSummary
 from tasks.core.records import Shard
@@ -47,7 +47,7 @@ def translate_dataset(
             survey = survey_hosts(settings)
             run = plan_run(settings, record, survey, ingest() if ingest else None)
             record = run.record
-            watcher = current_watcher.get() or Lines(get_run_logger().info)
+            watcher = All.of(Lines(get_run_logger().info), current_watcher.get())
             watcher.started(record)
             if run.shards:
                 with (

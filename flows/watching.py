@@ -1,14 +1,14 @@
-"""Who watches a run: the terminal when the command runs it, else the flow run's log."""
+"""Who watches a run: the flow run's log, and the terminal when the command runs it."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from tasks.core.dispatch import events
 from tasks.core.run.progress import HostProgress, Progress
@@ -29,7 +29,7 @@ class Watcher(Protocol):
 LINE_EVERY_S = 10.0
 
 current_watcher: ContextVar[Watcher | None] = ContextVar("current_watcher", default=None)
-"""Set by the command; a flow run that nobody watches writes lines to its log."""
+"""Set by the command: who watches besides the flow run's log."""
 
 
 def progress_of(record: RunRecord) -> Progress:
@@ -52,6 +52,35 @@ class Lines:
     def watching(self, record: RunRecord) -> AbstractContextManager[events.Observer]:
         """Write lines until the translation ends."""
         return _lines(self.write, record)
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Several watchers as one."""
+
+    watchers: tuple[Watcher, ...]
+
+    @classmethod
+    def of(cls, *watchers: Watcher | None) -> Self:
+        """Those that are there."""
+        return cls(tuple(watcher for watcher in watchers if watcher is not None))
+
+    def started(self, record: RunRecord) -> None:
+        """Tell each."""
+        for watcher in self.watchers:
+            watcher.started(record)
+
+    @contextmanager
+    def watching(self, record: RunRecord) -> Iterator[events.Observer]:
+        """Tell each of every event."""
+        with ExitStack() as stack:
+            observers = [stack.enter_context(each.watching(record)) for each in self.watchers]
+
+            def observe(event: events.Event) -> None:
+                for observer in observers:
+                    observer(event)
+
+            yield observe
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def normal_url(text: str) -> str:
 
 def hide_credentials(text: str) -> str:
     """The text with whatever stands before an `@` replaced, for messages."""
-    return re.sub(r"(?<=://).*@|^(?!.*://).*@", "***@", text)
+    return re.sub(r"^(https?://)?.*@", r"\1***@", text, flags=re.IGNORECASE | re.DOTALL)
 
 
 def dataset_name_for(source: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,14 +22,14 @@ SAMPLE = DATA / "sample"
 @pytest.fixture(scope="module")
 def ingested(
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[IngestSummary, pl.DataFrame]]:
+) -> tuple[IngestSummary, pl.DataFrame]:
     """What ingesting the sample says, and the reports that come of it."""
     root = tmp_path_factory.mktemp("sample")
     settings = IngestSettings(
         root=str(root), dataset="sample", sources=[str(SAMPLE)], text_column="texte"
     )
     summary = ingest(Store(str(root)), settings, datetime.now(UTC))
-    yield summary, pl.read_parquet(f"{root}/reports/sample/**/*.parquet")
+    return summary, pl.read_parquet(f"{root}/reports/sample/**/*.parquet")
 
 
 def test_all_of_it_is_reports(ingested: tuple[IngestSummary, pl.DataFrame]) -> None:

@@ -88,7 +88,11 @@ class Command:
 
     def wait_for(self, words: str, seconds: float) -> None:
         """Wait until the output holds these words."""
-        until(lambda: words in self._paths[0].read_text(encoding="utf-8"), words, seconds)
+        until(lambda: words in self.read(), words, seconds)
+
+    def read(self) -> str:
+        """What it wrote up to now."""
+        return self._paths[0].read_text(encoding="utf-8")
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until something holds, while the command runs."""
@@ -159,7 +163,8 @@ class Reports:
     def flow_run(self, run: dict[str, Any]) -> dict[str, Any]:
         """What the Prefect server knows of a run."""
         assert self.api is not None
-        return get(f"{self.api}/flow_runs/{run['flow_run_id']}")
+        flow_run: dict[str, Any] = get(f"{self.api}/flow_runs/{run['flow_run_id']}")
+        return flow_run
 
 
 def get(url: str) -> Any:
@@ -169,12 +174,13 @@ def get(url: str) -> Any:
 
 
 def post(url: str, body: object) -> Any:
-    """The JSON that a server of ours answers to a JSON body."""
+    """What a server of ours answers to a JSON body: JSON, or nothing."""
     request = urllib.request.Request(  # noqa: S310 - ours
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - ours
-        return json.load(answer)
+        said = answer.read()
+    return json.loads(said) if said else None
 
 
 def hosts(*given: str) -> list[str]:
@@ -223,10 +229,7 @@ def csv_of(texts: Sequence[str], *, preamble: str = "", more: str = "", first: i
     return preamble + lines.getvalue() + more
 
 
-def write_csv(
-    path: Path, texts: Sequence[str], *, encoding: str = "utf-8", **shape: Any
-) -> Path:
+def write_csv(path: Path, texts: Sequence[str], *, encoding: str = "utf-8", **shape: Any) -> Path:
     """Write texts as a CSV file in an encoding."""
     path.write_bytes(csv_of(texts, **shape).encode(encoding))
     return path
-

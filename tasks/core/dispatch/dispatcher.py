@@ -202,7 +202,7 @@ class Dispatcher:
             queue_wait_ns=time.monotonic_ns() - ticket.waiting_since_ns,
             started_at=self._now(),
         )
-        ticket.sent_to = host.url
+        ticket.sent_to, ticket.interruption = host.url, None
         ticket.attempt = asyncio.create_task(self._attempt(host, ticket, sent))
         self._attempts.add(ticket.attempt)
         ticket.attempt.add_done_callback(partial(self._attempt_ended, ticket))

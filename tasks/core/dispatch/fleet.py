@@ -118,6 +118,8 @@ class Fleet:
                     host.health = host.health.down(
                         failure.message, time.monotonic(), self._rng.random()
                     )
+                    # What was sent this very moment has to begin before it can be ended.
+                    await asyncio.sleep(0)
                     self._on_silence(host, failure)
                     self._changed(host)
                     host.needs_attention.set()

@@ -290,7 +290,7 @@ async def test_a_short_prompt_that_overflows(bench: Bench) -> None:
     bench.dispatcher.respond = lambda _work: overflow
     content = await bench.translate("Le rein")
     assert len(bench.dispatcher.asked) == 1
-    assert content.outcomes["r0"].error_kind is ErrorKind.CONTEXT_OVERFLOW
+    assert content.outcomes["r0"].error_kind == ErrorKind.CONTEXT_OVERFLOW
 
 
 async def test_a_request_that_failed_for_good(bench: Bench) -> None:
