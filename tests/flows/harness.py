@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from unittest import mock
 
 import polars as pl
 
@@ -144,6 +145,8 @@ class Reports:
         given = [str(argument) for argument in arguments]
         out, err, started = io.StringIO(), io.StringIO(), time.monotonic()
         with (
+            # The command settles what Prefect reads; other tests do not inherit it.
+            mock.patch.dict(os.environ),
             temporary_settings({PREFECT_API_URL: self.api}),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
@@ -165,6 +168,11 @@ class Reports:
         assert self.api is not None
         flow_run: dict[str, Any] = get(f"{self.api}/flow_runs/{run['flow_run_id']}")
         return flow_run
+
+    def log(self, run: dict[str, Any]) -> str:
+        """What the Prefect UI shows as the log of a run."""
+        query = {"logs": {"flow_run_id": {"any_": [run["flow_run_id"]]}}}
+        return "\n".join(line["message"] for line in post(f"{self.api}/logs/filter", query))
 
 
 def get(url: str) -> Any:

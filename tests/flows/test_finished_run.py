@@ -254,6 +254,13 @@ def test_plain_output_is_plain(finished: Finished) -> None:
     assert finished.ended.err == ""
 
 
+def test_log_of_the_flow_run_says_what_the_command_said(finished: Finished) -> None:
+    """The Prefect UI has the lines, too, that the command wrote to its user."""
+    log = finished.reports.log(finished.record)
+    assert "121 to translate, 0 unchanged" in log
+    assert "121/121 reports (100 %)" in log
+
+
 def test_same_command_again_sends_nothing(finished: Finished) -> None:
     """A second identical run finds everything unchanged and asks no host for a translation."""
     for server in finished.servers:

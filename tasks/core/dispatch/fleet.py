@@ -68,8 +68,10 @@ class Fleet:
         """Begin to bring every host up."""
         for host in self._hosts:
             host.needs_attention.set()
-            self._keepers.append(asyncio.create_task(self._keep(host)))
-            self._keepers.append(asyncio.create_task(self._listen(host)))
+            for watch in (self._keep(host), self._listen(host)):
+                keeper = asyncio.create_task(watch)
+                keeper.add_done_callback(self._watch_ended)
+                self._keepers.append(keeper)
 
     async def stop(self) -> None:
         """Leave the hosts alone."""
@@ -78,6 +80,15 @@ class Fleet:
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    def _watch_ended(self, keeper: asyncio.Task[None]) -> None:
+        """A host that nobody watches would be lost for good: that ends the run, loudly."""
+        if not keeper.cancelled() and (bug := keeper.exception()):
+            error = FleetLost(
+                f"the watch over a host ended: {bug!r}; this is a bug, please report it"
+            )
+            error.__cause__ = bug
+            self._on_lost(error)
 
     def request_failed(self, host: Host, failure: RequestFailed) -> None:
         """Take note of a failed request; the host may go down by it."""

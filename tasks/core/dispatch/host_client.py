@@ -21,7 +21,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from tasks.core.errors import ErrorKind, RequestFailed
 from tasks.core.records import Measures
-from tasks.core.settings import HostAddress
+from tasks.core.settings import HostAddress, hide_credentials
 from tasks.core.translate.answers import Answer
 from tasks.core.translate.profiles import Think
 
@@ -50,6 +50,8 @@ class HostClient:
             host=address.url,
             transport=transport or AiohttpTransport(limits=_LIMITS),
             trust_env=False,
+            # A redirected POST becomes a GET, and its error would speak of something else.
+            follow_redirects=False,
             event_hooks={"response": [self._refuse]},
             timeout=httpx.Timeout(PROBE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
         )
@@ -174,10 +176,13 @@ class HostClient:
 
     async def _refuse(self, response: httpx.Response) -> None:
         """Raise for an error status before ollama reads the body: it expects a JSON object."""
-        if response.is_success or response.has_redirect_location:
+        if response.is_success:
             return
         await response.aread()
         status, reason = response.status_code, " ".join(_innermost(response.text).split())[:300]
+        if response.has_redirect_location:
+            location = hide_credentials(response.headers["location"])
+            reason = f"it sends on to {location[:300]}; give the address it sends on to as the host"
         raise RequestFailed(
             _kind(status, response.text), f"{self.url} answered {status}: {_valid(reason)}"
         )

@@ -156,19 +156,11 @@ def finish_run(
     """
     content = read_journal(store, record.run_id)
     _publish(store, record, content)
-    by_status = Counter(outcome.status for outcome in content.outcomes.values())
-    state = ended_as or (
-        RunState.COMPLETED_WITH_FAILURES if by_status[Status.FAILED] else RunState.COMPLETED
-    )
-    finished = record.model_copy(
+    counted = _counted(record, content)
+    state = ended_as or (RunState.COMPLETED_WITH_FAILURES if counted.failed else RunState.COMPLETED)
+    finished = counted.model_copy(
         update={
             "state": state,
-            "translated": by_status[Status.OK],
-            "flagged": by_status[Status.FLAGGED],
-            "reused": by_status[Status.REUSED],
-            "passed": by_status[Status.PASSED],
-            "failed": by_status[Status.FAILED],
-            "unfinished": record.planned - by_status.total(),
             "finished_at": now,
             "wall_seconds": round((now - record.started_at).total_seconds(), 3),
             "hosts": {url: HostRecord(**asdict(account)) for url, account in accounts.items()}
@@ -177,8 +169,6 @@ def finish_run(
             "published": True,
         }
     )
-    if not finished.add_up():
-        raise AssertionError(f"the counts of run {record.run_id} do not add up: {finished!r}")
     write_run(store, finished)
     return finished
 
@@ -186,13 +176,14 @@ def finish_run(
 def take_over(store: Store, dataset: str, target_lang: str, by_run_id: str) -> dict[str, Attempt]:
     """Publish what dead runs of a dataset left behind.
 
-    Returns the accepted segments of reports that they did not finish, by reuse key.
+    Returns the accepted segments of reports that earlier runs did not finish or that
+    failed, by reuse key.
     """
     accepted: dict[str, Attempt] = {}
     for record in read_runs(store):
         if (record.dataset, record.target_lang) != (dataset, target_lang):
             continue
-        if record.state in (RunState.COMPLETED, RunState.COMPLETED_WITH_FAILURES):
+        if record.state is RunState.COMPLETED:
             continue
         if record.run_id == by_run_id or store.is_locked(lock_name(record.run_id)):
             continue
@@ -200,17 +191,41 @@ def take_over(store: Store, dataset: str, target_lang: str, by_run_id: str) -> d
         if not record.published:
             _publish(store, record, content)
             update = {"state": RunState.ABANDONED, "published": True}
-            write_run(store, record.model_copy(update=update))
-        accepted |= _accepted_but_unfinished(content)
+            write_run(store, _counted(record, content).model_copy(update=update))
+        accepted |= _accepted_in_vain(content)
     return accepted
 
 
-def _accepted_but_unfinished(content: JournalContent) -> dict[str, Attempt]:
+def _accepted_in_vain(content: JournalContent) -> dict[str, Attempt]:
+    """Accepted segments of reports that have no translation all the same, by reuse key."""
+    translated = {
+        report_id
+        for report_id, outcome in content.outcomes.items()
+        if outcome.status is not Status.FAILED
+    }
     return {
         attempt.reuse_key: attempt
         for attempt in content.attempts
-        if attempt.outcome is AttemptOutcome.ACCEPTED and attempt.report_id not in content.outcomes
+        if attempt.outcome is AttemptOutcome.ACCEPTED and attempt.report_id not in translated
     }
+
+
+def _counted(record: RunRecord, content: JournalContent) -> RunRecord:
+    """The record with its reports counted by how they ended."""
+    by_status = Counter(outcome.status for outcome in content.outcomes.values())
+    counted = record.model_copy(
+        update={
+            "translated": by_status[Status.OK],
+            "flagged": by_status[Status.FLAGGED],
+            "reused": by_status[Status.REUSED],
+            "passed": by_status[Status.PASSED],
+            "failed": by_status[Status.FAILED],
+            "unfinished": record.planned - by_status.total(),
+        }
+    )
+    if not counted.add_up():
+        raise AssertionError(f"the counts of run {record.run_id} do not add up: {counted!r}")
+    return counted
 
 
 def _publish(store: Store, record: RunRecord, content: JournalContent) -> None:

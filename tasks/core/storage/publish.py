@@ -7,7 +7,8 @@ and files are replaced whole: at every moment a reader sees each report at most 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +65,8 @@ def publish_translations(
     The rows get the source columns that the dataset has now, which can be more than
     it had when the run was planned; files written before that are brought up to date.
     A failed report does not replace the translation of the very same text that an
-    earlier run left: the row stays until a newer translation succeeds.
+    earlier run left: the row stays until a newer translation succeeds. Nor does a row
+    replace that of a run that began later, which a run can leave that died long ago.
     """
     source_fields = schema.source_fields(read_table(store, f"reports/{run.dataset}").schema)
     table_schema = schema.arrow_schema(schema.TRANSLATIONS, source_fields)
@@ -118,24 +120,41 @@ def _replace_part(store: Store, key: str, new: pa.Table, table_schema: pa.Schema
         old = _in_schema(old, table_schema)
         if not new.num_rows and old.schema.equals(_read_schema(store, key)):
             return
-        new = _without_needless_failures(new, old)
+        new = _worth_putting(new, old)
         replaced = pc.is_in(old["report_id"], value_set=new["report_id"].combine_chunks())
         new = pa.concat_tables([old.filter(pc.invert(replaced)), new])
     _write(store, key, new.sort_by([("source_file", "ascending"), ("source_row", "ascending")]))
 
 
-def _without_needless_failures(new: pa.Table, old: pa.Table) -> pa.Table:
-    translated = {text for text, status in _texts_and_statuses(old) if status != Status.FAILED}
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What decides whether one row takes the place of another."""
+
+    text: str
+    status: str
+    run_id: str
+
+    def gives_way_to(self, new: _Row) -> bool:
+        if new.status == Status.FAILED:
+            keeps = self.status != Status.FAILED and self.text == new.text
+            return not keeps and self.run_id <= new.run_id
+        return self.status == Status.FAILED or self.run_id <= new.run_id
+
+
+def _worth_putting(new: pa.Table, old: pa.Table) -> pa.Table:
+    """The new rows that have no better row in their place."""
+    rows = _rows_by_id(old)
     keep = [
-        status != Status.FAILED or text not in translated
-        for text, status in _texts_and_statuses(new)
+        report_id not in rows or rows[report_id].gives_way_to(row)
+        for report_id, row in _rows_by_id(new).items()
     ]
     return new.filter(pa.array(keep, pa.bool_()))
 
 
-def _texts_and_statuses(table: pa.Table) -> Iterator[tuple[tuple[str, str], str]]:
-    texts = zip(strings(table["report_id"]), strings(table["source_text"]), strict=True)
-    return zip(texts, strings(table["status"]), strict=True)
+def _rows_by_id(table: pa.Table) -> dict[str, _Row]:
+    names = ("source_text", "status", "run_id")
+    values = zip(*(strings(table[name]) for name in names), strict=True)
+    return dict(zip(strings(table["report_id"]), itertools.starmap(_Row, values), strict=True))
 
 
 def _in_schema(table: pa.Table, table_schema: pa.Schema) -> pa.Table:

@@ -12,7 +12,7 @@ import fcntl
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tasks.core.errors import ConfigurationError, StorageError
@@ -152,24 +152,39 @@ class AppendLog:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(path, flags, 0o666)
             self._end = os.fstat(self._descriptor).st_size
+            self._torn = False
             _make_durable(path.parent)
 
     def append(self, data: bytes) -> None:
         """Add data; it is durable on return, and not there at all after an error."""
         with _reporting(f"write {self._path}"):
+            self._mend()
+            self._torn = True
             try:
                 rest = memoryview(data)
                 while rest:
                     rest = rest[os.write(self._descriptor, rest) :]
                 os.fsync(self._descriptor)
             except OSError:
-                os.ftruncate(self._descriptor, self._end)
+                with suppress(OSError):  # or before the next append
+                    self._mend()
                 raise
+            self._torn = False
             self._end += len(data)
 
     def close(self) -> None:
-        """Give the file back."""
-        os.close(self._descriptor)
+        """Give the file back, without what a failed write left of its data."""
+        try:
+            with _reporting(f"write {self._path}"):
+                self._mend()
+        finally:
+            os.close(self._descriptor)
+
+    def _mend(self) -> None:
+        """Take away what a failed write left."""
+        if self._torn:
+            os.ftruncate(self._descriptor, self._end)
+            self._torn = False
 
 
 @contextmanager

@@ -96,7 +96,7 @@ WHOLE = {
             {"json": {**WHOLE, "message": {"role": "assistant", "content": 7}}},
             ErrorKind.INVALID_ANSWER,
         ),
-        (301, {"headers": {"location": f"{URL}/again"}}, ErrorKind.INVALID_ANSWER),
+        (301, {"headers": {"location": f"{URL}/again"}}, ErrorKind.BAD_REQUEST),
         (304, {}, ErrorKind.BAD_REQUEST),
         (400, {"json": {"error": "invalid option"}}, ErrorKind.BAD_REQUEST),
         (400, {"json": {"error": json.dumps({"error": OVERFLOW})}}, ErrorKind.CONTEXT_OVERFLOW),
@@ -432,3 +432,12 @@ async def test_messages_do_not_hold_texts(caplog: pytest.LogCaptureFixture) -> N
     failed = await failure_of(answering(500, json={"error": "secret " * 1000}))
     assert failed.message.count("secret") < 50
     assert "secret" not in caplog.text
+
+
+async def test_a_redirect_is_refused_with_where_it_leads() -> None:
+    """A proxy that sends on says where to; it is not followed, and shows no password."""
+    sends_on = answering(307, headers={"location": "https://user:secret@gpu1/api/chat"})
+    failed = await failure_of(sends_on)
+    assert failed.kind is ErrorKind.BAD_REQUEST
+    assert "https://***@gpu1/api/chat" in failed.message
+    assert "secret" not in failed.message

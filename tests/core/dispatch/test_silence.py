@@ -2,12 +2,26 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from deployments.local_ollama import Settings
 from tasks.core.dispatch import events
+from tasks.core.dispatch.dispatcher import Dispatcher
+from tasks.core.dispatch.host import Host
+from tasks.core.dispatch.host_client import HostClient
 from tasks.core.dispatch.work import SegmentWork
-from tasks.core.errors import ErrorKind
+from tasks.core.errors import ErrorKind, FleetLost
 from tasks.core.records import AttemptOutcome
-from tests.fakes import digest_of, dispatching, segment, serving, times_asked_in_all, until
+from tasks.core.settings import HostAddress
+from tests.fakes import (
+    digest_of,
+    dispatching,
+    prompting,
+    segment,
+    serving,
+    times_asked_in_all,
+    until,
+)
 
 SLOW = Settings(slots=2, load_seconds=0.0, decode_rate=20.0)
 STANDSTILL = {"kind": "hang", "path": "*"}
@@ -72,3 +86,17 @@ async def test_a_silent_fleet_is_lost() -> None:
             reply = await asked
         assert reply.sent.host == server.url
         assert len(run.told_of(events.FleetBack)) == 1
+
+
+async def test_a_watch_that_ends_by_a_bug_ends_the_run() -> None:
+    """A bug in the watch over a host is told, instead of leaving its segments waiting."""
+
+    class Broken(HostClient):
+        async def version(self, deadline_s: float = 1.0) -> str:
+            raise ZeroDivisionError(f"within {deadline_s} s")
+
+    hosts = [Host(Broken(HostAddress("http://127.0.0.1:9")), 1)]
+    dispatcher = Dispatcher(hosts, prompting(), "d", record=lambda _: None)
+    async with dispatcher, asyncio.timeout(60):
+        with pytest.raises(FleetLost, match="this is a bug"):
+            await dispatcher.ask(SegmentWork(segment("Le pont")))

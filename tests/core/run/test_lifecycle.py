@@ -259,6 +259,7 @@ def test_taking_over(runs: Runs) -> None:
     abandoned = read_run(runs.store, "run1")
     assert (abandoned.state, abandoned.published) == (RunState.ABANDONED, True)
     assert abandoned.add_up()
+    assert (abandoned.translated, abandoned.passed, abandoned.unfinished) == (1, 1, 18)
     assert (record.unchanged, record.translated, record.planned) == (2, 18, 18)
     assert record.add_up()
     assert runs.received() == 16
@@ -274,6 +275,21 @@ def test_taking_over(runs: Runs) -> None:
     before = runs.store.read(run_key("run1"))
     assert runs.run("run3").planned == 0
     assert runs.store.read(run_key("run1")) == before
+
+
+def test_segments_of_a_report_that_failed(runs: Runs) -> None:
+    """What was accepted for a report that failed in the end is not paid for again."""
+    dead = runs.start("run1")
+    finished = dict.fromkeys(("r00", "r01"), Status.FAILED)
+    accepted = {"r00": "known already"}
+    asyncio.run(leave_behind(runs.store, dead, finished=finished, accepted=accepted))
+
+    runs.run("run2", limit=2)
+
+    rows = runs.rows()
+    assert (rows["r00"]["status"], rows["r00"]["translated_text"]) == ("ok", "known already")
+    assert (rows["r00"]["attempts"], rows["r01"]["attempts"]) == (0, 1)
+    assert runs.received() == 1
 
 
 def test_a_run_that_lives_is_left_alone(runs: Runs) -> None:

@@ -227,6 +227,21 @@ def test_a_failure_replaces_a_failure(store: Store) -> None:
     assert rows(store)["r1"]["run_id"] == "run2"
 
 
+def test_a_run_does_not_replace_what_a_later_one_translated(store: Store) -> None:
+    """What a dead run left is published late without taking the place of newer rows."""
+    write_reports(store, {"r1": "Le rein", "r2": "Le foie", "r3": "La rate"})
+    plan = plan_of(store, "run1")
+    publish(store, "run2", ok("r1", "New"), failed("r2"), digest="e")
+    late = {name: ok(name, "Late") for name in ("r1", "r2", "r3")}
+    publish_translations(store, columns("run1"), plan, late)
+    found = rows(store)
+    assert {name: found[name]["translated_text"] for name in found} == {
+        "r1": "New",
+        "r2": "Late",
+        "r3": "Late",
+    }
+
+
 def test_source_columns_that_come_later(store: Store) -> None:
     """A column added to the dataset is in every file afterwards, null where it was not known."""
     write_reports(store, many(60))
@@ -240,7 +255,7 @@ def test_source_columns_that_come_later(store: Store) -> None:
     found = rows(store)
     assert (found["r3"]["ward"], found["r4"]["ward"]) == ("B", None)
     # A run that was planned before the column came fits as well.
-    publish_translations(store, columns("run0"), plan, {"r5": ok("r5", "Late")})
+    publish_translations(store, columns("run3"), plan, {"r5": ok("r5", "Late")})
     assert all(one.equals(expected) for one in schemas(store, FOLDER))
     assert rows(store)["r5"]["translated_text"] == "Late"
 
