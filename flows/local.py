@@ -46,7 +46,7 @@ def run_local_hosts(count: int, slots: int, tokens_per_second: float) -> int:
 
 def run_demo(root: str) -> int:
     """Translate the sample on two local servers and show what came of it."""
-    server = ServerSettings(slots=4, decode_rate=90.0, load_seconds=1.0)
+    server = ServerSettings(slots=4, decode_rate=200.0, load_seconds=1.0)
     say("Starting two local servers. " + SIMULATION)
     with local_servers([server, server]) as servers:
         settings = RunSettings(

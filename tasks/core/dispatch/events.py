@@ -24,6 +24,14 @@ class HostLoading:
 
 
 @dataclass(frozen=True, slots=True)
+class HostSuspect:
+    """A host answers badly and has to prove itself."""
+
+    host: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostDown:
     """A host does not answer; it is tried again in `retry_in_s`."""
 
@@ -84,6 +92,7 @@ class ReportDone:
 Event = (
     HostUp
     | HostLoading
+    | HostSuspect
     | HostDown
     | HostLeft
     | FleetDown

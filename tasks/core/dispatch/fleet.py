@@ -143,7 +143,7 @@ class Fleet:
         try:
             host.version = await host.client.version()
             await self._check_model(host)
-            if host.health.state is not HostState.LOADING:
+            if host.health.state in (HostState.STARTING, HostState.DOWN):
                 host.health = host.health.loading()
                 self._changed(host)
             await self._load(host)
@@ -208,6 +208,8 @@ class Fleet:
                 self._observe(events.HostUp(host.url, host.slots))
             case HostState.LOADING:
                 self._observe(events.HostLoading(host.url))
+            case HostState.SUSPECT:
+                self._observe(events.HostSuspect(host.url, health.reason))
             case HostState.DOWN:
                 wait_s = max(0.0, health.retry_at - time.monotonic())
                 self._observe(events.HostDown(host.url, health.reason, wait_s))

@@ -1,10 +1,13 @@
 """Whether a host takes requests: a state that faults and answers move along.
 
-    STARTING ──loaded──▶ UP ──fault──▶ DOWN ──probe──▶ LOADING ──loaded──▶ UP
-        └──────────fault──────────────▶ ┘                 └──fault──▶ DOWN
-    any ──no such model──▶ LEFT
+    STARTING ──asked──▶ LOADING ──loaded──▶ UP ──unreachable──▶ DOWN ──asked──▶ LOADING
+                                            │ ▲
+                              bad answers   ▼ │ proved itself
+                                          SUSPECT
+    any but UP ──fault──▶ DOWN            any but UP ──no such model──▶ LEFT
 
-A host that is loading its model is not down: it answers, and waiting is right.
+A host that is loading its model is not down: it answers, and waiting is right. Nor is one
+that answers badly, for that can be due to what it was asked: it has to prove itself.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ from tasks.core.errors import ErrorKind
 FIRST_COOL_DOWN_S = 1.0
 LONGEST_COOL_DOWN_S = 15.0
 FAULTS_IN_A_ROW = 3
-"""Broken answers in a row after which a host that still answers is taken for down."""
+"""Broken answers in a row after which a host has to prove itself."""
 
-_DOWN_AT_ONCE = frozenset({ErrorKind.UNREACHABLE, ErrorKind.TIMEOUT, ErrorKind.NOT_FOUND})
-_DOWN_WHEN_REPEATED = frozenset({ErrorKind.RESET, ErrorKind.SERVER_ERROR, ErrorKind.INVALID_ANSWER})
+_SUSPECT_AT_ONCE = frozenset({ErrorKind.TIMEOUT, ErrorKind.NOT_FOUND})
+_SUSPECT_WHEN_REPEATED = frozenset(
+    {ErrorKind.RESET, ErrorKind.SERVER_ERROR, ErrorKind.INVALID_ANSWER}
+)
 
 
 class HostState(StrEnum):
@@ -29,6 +34,7 @@ class HostState(StrEnum):
     STARTING = "starting"  # not asked yet
     LOADING = "loading"  # answers, and is loading the model
     UP = "up"  # takes requests
+    SUSPECT = "suspect"  # answers badly; has to prove itself
     DOWN = "down"  # does not answer, or not well; tried again at `retry_at`
     LEFT = "left"  # of no use in this run
 
@@ -78,14 +84,12 @@ class Health:
             return self
         if kind is ErrorKind.BUSY:
             return self.loading()
-        if kind in _DOWN_AT_ONCE:
+        if kind is ErrorKind.UNREACHABLE:
             return self.down(reason, now, jitter)
-        if kind in _DOWN_WHEN_REPEATED:
-            faults = self.faults_in_a_row + 1
-            if faults >= FAULTS_IN_A_ROW:
-                return self.down(reason, now, jitter)
-            return replace(self, faults_in_a_row=faults)
-        return self
+        faults = self.faults_in_a_row + (kind in _SUSPECT_WHEN_REPEATED)
+        if kind in _SUSPECT_AT_ONCE or faults >= FAULTS_IN_A_ROW:
+            return replace(self, state=HostState.SUSPECT, reason=reason)
+        return replace(self, faults_in_a_row=faults)
 
     def down(self, reason: str, now: float, jitter: float) -> Health:
         """Down, to be tried again after a cool-down that doubles each time."""

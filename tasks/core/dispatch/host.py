@@ -58,7 +58,14 @@ class Host:
 
     def view(self, waiting: int) -> HostView:
         """What a policy may know."""
-        return HostView(self.url, self.slots, self.in_flight, waiting, self.takes_requests)
+        return HostView(
+            self.url,
+            self.slots,
+            self.in_flight,
+            waiting,
+            self.takes_requests,
+            self.health.is_lost,
+        )
 
     def occupy(self, now: float) -> None:
         """A slot is taken."""

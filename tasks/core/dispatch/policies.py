@@ -25,6 +25,7 @@ class HostView:
     waiting: int
     """Segments already bound to it."""
     takes_requests: bool
+    is_lost: bool = False
 
 
 def bind(
@@ -36,10 +37,10 @@ def bind(
 ) -> str | None:
     """The host that a newly arrived segment is bound to; None leaves it to any host.
 
-    `turn` counts the segments bound so far. Hosts that take no requests are passed
-    over while there is another, and so are those where the segment failed.
+    `turn` counts the segments bound so far. Lost hosts are passed over while there is
+    another, and so are those where the segment failed.
     """
-    candidates = [host for host in hosts if host.takes_requests] or list(hosts)
+    candidates = [host for host in hosts if not host.is_lost] or list(hosts)
     candidates = [host for host in candidates if host.url not in failed_on] or candidates
     if policy == "pull" or not candidates:
         return None

@@ -72,7 +72,7 @@ def required_column(
     close = difflib.get_close_matches(wanted.casefold(), by_folded, n=1)
     hint = f" (did you mean {by_folded[close[0]]!r}?)" if close else ""
     raise ConfigurationError(
-        f"{source_file}: there is no {role} column {wanted!r}{hint}; "
+        f"--{role}-column {wanted!r}: {source_file} has no such column{hint}; "
         f"its columns are: {', '.join(printable(name) for name in names)}"
     )
 

@@ -105,10 +105,9 @@ def _readable(
         else:
             files.append(_source_file(path, name))
     if not files:
-        raise ConfigurationError(
-            f"source {source}: no readable file found ({len(left_out) + own} of other kinds); "
-            f"{ACCEPTED}"
-        )
+        others = len(left_out) + own
+        found = f"none of the {others} files there can be read" if others else "nothing is there"
+        raise ConfigurationError(f"source {source}: {found}; {ACCEPTED}")
     notes = [_left_out_note(source, sorted(left_out))] if left_out else []
     if own:
         notes.append(f"{source}: {own} files left out that this project wrote below {root}")

@@ -119,6 +119,9 @@ class Progress:
             case events.HostUp(url, slots):
                 self.hosts[url].state = "up"
                 news = f"{url} is ready ({slots} {'slot' if slots == 1 else 'slots'})"
+            case events.HostSuspect(url, reason):
+                self.hosts[url].state = "suspect"
+                news = f"{url} answers badly: {reason}; it has to prove itself"
             case events.HostDown(url, reason, retry_in_s):
                 self.hosts[url].state = "down"
                 news = f"{url} is down: {reason}; tried again in {retry_in_s:.0f} s"

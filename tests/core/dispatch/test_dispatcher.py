@@ -226,7 +226,7 @@ async def test_a_failed_request_goes_to_another_host(policy: PolicyName) -> None
 
 
 async def test_a_host_that_hangs() -> None:
-    """A request past its deadline is given to another host, and its own host is down."""
+    """A request past its deadline is given to another host; its own has to prove itself."""
     wanted = texts(6)
     async with (
         serving(INSTANT, INSTANT, faults={0: [{"kind": "hang", "times": 1}]}) as servers,
@@ -239,7 +239,30 @@ async def test_a_host_that_hangs() -> None:
         (servers[0].url, ErrorKind.TIMEOUT)
     ]
     assert answered_times(servers) == Counter(wanted)
-    assert any(isinstance(event, events.HostDown) for event in run.told)
+    assert [event.host for event in run.told if isinstance(event, events.HostSuspect)] == [
+        servers[0].url
+    ]
+    assert not any(isinstance(event, events.HostDown) for event in run.told)
+
+
+async def test_a_poisonous_segment_does_not_cost_the_fleet() -> None:
+    """One text that breaks its answers fails alone: its host proves itself and works on."""
+    wanted = texts(12)
+    poison = {"kind": "status", "status": 500, "contains": "poison"}
+    async with (
+        serving(INSTANT, faults={0: [poison]}) as (server,),
+        dispatching(
+            addresses([server]), digest_of(server), rng=NoJitter(), fleet_timeout_s=0.0
+        ) as run,
+    ):
+        asked = asyncio.create_task(run.dispatcher.ask(SegmentWork(segment("Le poison"))))
+        replies = await ask_all(run.dispatcher, wanted)
+        with pytest.raises(RequestFailed):
+            await asked
+        assert (await ask_all(run.dispatcher, ["La fin"]))[0].sent.host == server.url
+    assert len(replies) == 12
+    assert times_asked(server)["Le poison"] == MOST_FAILURES
+    assert not any(isinstance(event, events.HostDown | events.FleetDown) for event in run.told)
 
 
 async def test_busy_costs_a_segment_nothing() -> None:

@@ -15,7 +15,7 @@ from tasks.core.dispatch.health import (
 from tasks.core.errors import ErrorKind
 
 UP = Health().loaded()
-AT_ONCE = [ErrorKind.UNREACHABLE, ErrorKind.TIMEOUT, ErrorKind.NOT_FOUND]
+SUSPECT_AT_ONCE = [ErrorKind.TIMEOUT, ErrorKind.NOT_FOUND]
 WHEN_REPEATED = [ErrorKind.RESET, ErrorKind.SERVER_ERROR, ErrorKind.INVALID_ANSWER]
 OF_THE_REQUEST = [
     ErrorKind.BAD_REQUEST,
@@ -34,8 +34,9 @@ def after(health: Health, *kinds: ErrorKind, now: float = 100.0) -> Health:
 
 
 def test_every_kind_of_error_has_its_effect_named_here() -> None:
-    """The three lists of these tests and `busy` are all kinds there are."""
-    named = [*AT_ONCE, *WHEN_REPEATED, *OF_THE_REQUEST, ErrorKind.BUSY]
+    """The lists of these tests, `busy` and `unreachable` are all kinds there are."""
+    named = [*SUSPECT_AT_ONCE, *WHEN_REPEATED, *OF_THE_REQUEST]
+    named += [ErrorKind.BUSY, ErrorKind.UNREACHABLE]
     assert sorted(named) == sorted(ErrorKind)
 
 
@@ -53,27 +54,35 @@ def test_from_start_to_up() -> None:
     assert loading.loaded().state is HostState.UP
 
 
-@pytest.mark.parametrize("kind", AT_ONCE)
-def test_down_at_once(kind: ErrorKind) -> None:
-    """One such fault takes a host down, with its reason and a time to try again."""
-    down = after(UP, kind)
+def test_unreachable_is_down_at_once() -> None:
+    """A host without a connection is down, with its reason and a time to try again."""
+    down = after(UP, ErrorKind.UNREACHABLE)
     assert down.state is HostState.DOWN
     assert down.is_lost
-    assert down.reason == f"it was {kind}"
+    assert down.reason == f"it was {ErrorKind.UNREACHABLE}"
     assert down.retry_at == 100.0 + FIRST_COOL_DOWN_S / 2
 
 
+@pytest.mark.parametrize("kind", SUSPECT_AT_ONCE)
+def test_suspect_at_once(kind: ErrorKind) -> None:
+    """One such fault makes a host prove itself before the next request; it is not lost."""
+    suspect = after(UP, kind)
+    assert suspect.state is HostState.SUSPECT
+    assert not suspect.is_lost
+    assert suspect.reason == f"it was {kind}"
+
+
 @pytest.mark.parametrize("kind", WHEN_REPEATED)
-def test_down_after_three_broken_answers(kind: ErrorKind) -> None:
-    """Broken answers take a host down when they come three in a row, not before."""
+def test_suspect_after_three_broken_answers(kind: ErrorKind) -> None:
+    """Broken answers make a host prove itself when three come in a row, not before."""
     assert FAULTS_IN_A_ROW == 3
     assert after(UP, kind, kind).state is HostState.UP
-    assert after(UP, kind, kind, kind).state is HostState.DOWN
+    assert after(UP, kind, kind, kind).state is HostState.SUSPECT
 
 
 def test_broken_answers_of_different_kinds_add_up() -> None:
     """It is the row that counts, not the kind."""
-    assert after(UP, *WHEN_REPEATED).state is HostState.DOWN
+    assert after(UP, *WHEN_REPEATED).state is HostState.SUSPECT
 
 
 def test_an_answer_ends_the_row() -> None:
@@ -98,7 +107,14 @@ def test_busy_is_not_down() -> None:
 
 
 @pytest.mark.parametrize(
-    "health", [Health(), Health().loading(), after(UP, ErrorKind.TIMEOUT), UP.left("no model")]
+    "health",
+    [
+        Health(),
+        Health().loading(),
+        after(UP, ErrorKind.UNREACHABLE),
+        after(UP, ErrorKind.TIMEOUT),
+        UP.left("no model"),
+    ],
 )
 @pytest.mark.parametrize("kind", list(ErrorKind))
 def test_late_faults_change_nothing(health: Health, kind: ErrorKind) -> None:
@@ -107,7 +123,14 @@ def test_late_faults_change_nothing(health: Health, kind: ErrorKind) -> None:
 
 
 @pytest.mark.parametrize(
-    "health", [Health(), Health().loading(), after(UP, ErrorKind.TIMEOUT), UP.left("no model")]
+    "health",
+    [
+        Health(),
+        Health().loading(),
+        after(UP, ErrorKind.UNREACHABLE),
+        after(UP, ErrorKind.TIMEOUT),
+        UP.left("no model"),
+    ],
 )
 def test_late_answers_change_nothing(health: Health) -> None:
     """An answer to an old request does not bring a host up that is down."""
@@ -115,8 +138,8 @@ def test_late_answers_change_nothing(health: Health) -> None:
 
 
 def test_a_host_that_was_down_comes_back() -> None:
-    """Down, probed and loaded a host is up again, its row of faults forgotten."""
-    back = after(UP, *WHEN_REPEATED).loading().loaded()
+    """A suspect that proved itself is up again, its row of faults forgotten."""
+    back = after(UP, *WHEN_REPEATED).loaded()
     assert back.state is HostState.UP
     assert back.faults_in_a_row == 0
 
@@ -125,11 +148,11 @@ def test_the_cool_down_doubles_until_an_answer() -> None:
     """Coming up is not enough to be trusted: only an answer shortens the cool-down again."""
     health, waits = UP, []
     for _ in range(6):
-        health = after(health, ErrorKind.TIMEOUT)
+        health = after(health, ErrorKind.UNREACHABLE)
         waits.append(health.retry_at - 100.0)
         health = health.loading().loaded()
     assert waits == [0.5, 1.0, 2.0, 4.0, 7.5, 7.5]
-    trusted = after(health.answered(), ErrorKind.TIMEOUT)
+    trusted = after(health.answered(), ErrorKind.UNREACHABLE)
     assert trusted.retry_at == 100.5
     assert trusted.times_down == 1
 

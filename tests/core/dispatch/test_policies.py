@@ -18,7 +18,7 @@ def host(
     url: str, in_flight: int = 0, slots: int = 4, waiting: int = 0, *, up: bool = True
 ) -> HostView:
     """A host as a policy sees it."""
-    return HostView(url, slots, in_flight, waiting, takes_requests=up)
+    return HostView(url, slots, in_flight, waiting, takes_requests=up, is_lost=not up)
 
 
 def queue_of(*waiting: Waiting) -> Queue:
@@ -122,6 +122,13 @@ def test_no_hosts_no_binding(policy: PolicyName) -> None:
 def test_round_robin_takes_turns() -> None:
     """Each host gets every n-th segment; one that is down is passed over."""
     hosts = [host(A), host(B), host(C, up=False)]
+    rng = random.Random(1)
+    assert [bind("round_robin", hosts, turn, rng) for turn in range(4)] == [A, B, A, B]
+
+
+def test_a_host_that_is_coming_up_gets_its_share() -> None:
+    """The baselines know of no loading: what is queued meanwhile is spread as ever."""
+    hosts = [host(A), HostView(B, 4, 0, 0, takes_requests=False)]
     rng = random.Random(1)
     assert [bind("round_robin", hosts, turn, rng) for turn in range(4)] == [A, B, A, B]
 

@@ -138,7 +138,7 @@ def test_typed_ids_become_text(dataset: Dataset) -> None:
 def test_id_column_must_exist(dataset: Dataset) -> None:
     """An id column that a file lacks is refused with the columns there are."""
     dataset.write("a.csv", "ref,text\n1,un\n")
-    with pytest.raises(ConfigurationError, match=r"id column 'rfe'.*did you mean 'ref'"):
+    with pytest.raises(ConfigurationError, match=r"--id-column 'rfe'.*did you mean 'ref'"):
         dataset.ingest(id_column="rfe")
 
 
