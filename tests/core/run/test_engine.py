@@ -129,6 +129,7 @@ def test_leaving_in_the_middle(store: Store, server: ServerProcess) -> None:
         with Engine(store, settings, run) as engine:
             futures = [pool.submit(engine.translate_shard, shard) for shard in run.shards]
             wait_until(lambda: server.stats()["received"] == 8)
+            wait_until(lambda: len(read_journal(store, RUN_ID).outcomes) == 6)
         errors = [future.exception(60) for future in futures]
     assert {type(error) for error in errors} == {RunError}
     assert "stopped before this shard was finished" in str(errors[0])
