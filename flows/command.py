@@ -11,7 +11,6 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import pydantic
@@ -218,11 +217,6 @@ def translate(
         num_ctx=num_ctx,
         profile=profile,
     )
-    if not any(Path(root, "reports", dataset).glob("**/*.parquet")):
-        raise ConfigurationError(
-            f"--dataset {dataset}: there are no reports of that name under {root}; "
-            f"read some with 'reports ingest SOURCE --root {root} --dataset {dataset}'"
-        )
     return _run_flow("translate", settings, verbose=verbose)
 
 
@@ -322,7 +316,9 @@ def _validated(kind: type[AnySettings], **values: object) -> AnySettings:
         return kind.model_validate(values)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else "settings"
+        if not first["loc"]:
+            raise ConfigurationError(first["msg"].removeprefix("Value error, ")) from error
+        name = str(first["loc"][0])
         option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
         if option in _FORMS and first["type"] != "value_error":
             # The words are pydantic's, and speak of inputs and fields.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -13,7 +11,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from flows.watching import Lines, Watcher, progress_of
+from flows.watching import Lines, SharedProgress, Watcher
 from tasks.core.dispatch import events
 from tasks.core.ingest.summary import IngestSummary
 from tasks.core.run.progress import HostProgress, Progress, readable_seconds
@@ -57,19 +55,15 @@ class TerminalBar:
 
 @contextmanager
 def _bar(record: RunRecord) -> Iterator[events.Observer]:
-    progress = progress_of(record)
-    view = _View(progress)
-    lock = threading.Lock()
+    progress, view = SharedProgress(record), _View(record.planned)
 
     def observe(event: events.Event) -> None:
-        with lock:
-            news = progress.take(event, time.monotonic())
+        news = progress.take(event)
         if news:
             say(news)
 
     def render() -> RenderableType:
-        with lock:
-            return view.render(time.monotonic())
+        return progress.shown(view.render)
 
     with Live(get_renderable=render, console=console, refresh_per_second=REFRESH_PER_SECOND):
         yield observe
@@ -78,8 +72,7 @@ def _bar(record: RunRecord) -> Iterator[events.Observer]:
 class _View:
     """A progress as something rich can draw."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, planned: int) -> None:
         self._bar = Bar(
             TextColumn("{task.completed}/{task.total} reports"),
             BarColumn(bar_width=None),
@@ -87,10 +80,10 @@ class _View:
             TextColumn("{task.fields[rate]}"),
             expand=True,
         )
-        self._task: TaskID = self._bar.add_task("", total=progress.planned, rate="")
+        self._task: TaskID = self._bar.add_task("", total=planned, rate="")
 
-    def render(self, now: float) -> RenderableType:
-        progress = self._progress
+    def render(self, progress: Progress, now: float) -> RenderableType:
+        """The bar, and below it a line for each host."""
         left = progress.seconds_left(now)
         rate = f"{progress.rate(now):.1f}/s" + (
             f", {readable_seconds(left)} left" if left is not None else ""

@@ -55,10 +55,10 @@ def translate_dataset(
                     Engine(store, settings, run, observe) as engine,
                 ):
                     _translate_shards(engine, run.shards)
+            record = publish_run(settings, record, engine.accounts() if engine else {})
         except BaseException as error:
             _close(settings, record, engine, error)
             raise
-        record = publish_run(settings, record, engine.accounts() if engine else {})
     leave_artifacts(record, settings.root)
     if record.state is RunState.COMPLETED_WITH_FAILURES:
         message = (

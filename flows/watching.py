@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from tasks.core.dispatch import events
 from tasks.core.run.progress import HostProgress, Progress
@@ -26,16 +26,33 @@ class Watcher(Protocol):
         """Give an observer for the time of the translation."""
 
 
+T = TypeVar("T")
+
 LINE_EVERY_S = 10.0
 
 current_watcher: ContextVar[Watcher | None] = ContextVar("current_watcher", default=None)
 """Set by the command: who watches besides the flow run's log."""
 
 
-def progress_of(record: RunRecord) -> Progress:
-    """The progress of a run that is about to start."""
-    hosts = {url: HostProgress(host.slots) for url, host in record.hosts.items()}
-    return Progress(record.planned, record.predicted_tokens, hosts, started_at=time.monotonic())
+class SharedProgress:
+    """The progress of a run, told by the dispatcher's thread and shown by another."""
+
+    def __init__(self, record: RunRecord) -> None:
+        hosts = {url: HostProgress(host.slots) for url, host in record.hosts.items()}
+        self._progress = Progress(
+            record.planned, record.predicted_tokens, hosts, started_at=time.monotonic()
+        )
+        self._lock = threading.Lock()
+
+    def take(self, event: events.Event) -> str | None:
+        """Take an event in; returns a sentence when there is something to tell at once."""
+        with self._lock:
+            return self._progress.take(event, time.monotonic())
+
+    def shown(self, show: Callable[[Progress, float], T]) -> T:
+        """Show it with a function of the progress and the present time."""
+        with self._lock:
+            return show(self._progress, time.monotonic())
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +102,17 @@ class All:
 
 @contextmanager
 def _lines(write: Callable[[str], object], record: RunRecord) -> Iterator[events.Observer]:
-    progress = progress_of(record)
+    progress = SharedProgress(record)
     ended = threading.Event()
 
     def observe(event: events.Event) -> None:
-        news = progress.take(event, time.monotonic())
+        news = progress.take(event)
         if news:
             write(news)
 
     def tick() -> None:
         while not ended.wait(LINE_EVERY_S):
-            write(progress.line(time.monotonic()))
+            write(progress.shown(Progress.line))
 
     ticker = threading.Thread(target=tick, name="progress", daemon=True)
     ticker.start()
@@ -104,4 +121,4 @@ def _lines(write: Callable[[str], object], record: RunRecord) -> Iterator[events
     finally:
         ended.set()
         ticker.join()
-        write(progress.line(time.monotonic()))
+        write(progress.shown(Progress.line))

@@ -8,9 +8,8 @@ from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import State
 from prefect.states import Failed
-from prefect.tasks import Task
 
 from tasks.core.dispatch.host import HostAccount
 from tasks.core.dispatch.survey import Survey
@@ -23,6 +22,7 @@ from tasks.core.run.lifecycle import StartedRun
 from tasks.core.run.run_record import RunRecord, RunState
 from tasks.core.settings import TranslateSettings
 from tasks.core.storage.store import Store
+from tasks.recovery import RETRIES, RETRY_DELAY_S, storage_may_recover
 
 
 @task(name="survey hosts", task_run_name="survey hosts", cache_policy=NO_CACHE)
@@ -31,7 +31,14 @@ def survey_hosts(settings: TranslateSettings) -> Survey:
     return lifecycle.survey_hosts(settings)
 
 
-@task(name="plan", task_run_name="plan {settings.dataset}", cache_policy=NO_CACHE)
+@task(
+    name="plan",
+    task_run_name="plan {settings.dataset}",
+    cache_policy=NO_CACHE,
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAY_S,
+    retry_condition_fn=storage_may_recover,
+)
 def plan_run(
     settings: TranslateSettings,
     record: RunRecord,
@@ -42,20 +49,12 @@ def plan_run(
     return lifecycle.start_run(Store(settings.root), settings, record, survey, ingested)
 
 
-def storage_may_recover(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed shard is worth another try: only when the root was the trouble.
-
-    A plain function, because Prefect never calls a partial or a bound method here.
-    """
-    return isinstance(state.result(raise_on_failure=False), StorageError)
-
-
 @task(
     name="translate shard",
     task_run_name="shard {shard.index:05d}: {shard.rows} reports",
     cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=5,
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAY_S,
     retry_condition_fn=storage_may_recover,
 )
 def translate_shard(shard: Shard, engine: Engine) -> int | State[Any]:
@@ -71,7 +70,14 @@ def translate_shard(shard: Shard, engine: Engine) -> int | State[Any]:
         return Failed(message=str(error), data=error)
 
 
-@task(name="publish", task_run_name="publish {record.dataset}", cache_policy=NO_CACHE)
+@task(
+    name="publish",
+    task_run_name="publish {record.dataset}",
+    cache_policy=NO_CACHE,
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAY_S,
+    retry_condition_fn=storage_may_recover,
+)
 def publish_run(
     settings: TranslateSettings, record: RunRecord, accounts: Mapping[str, HostAccount]
 ) -> RunRecord:

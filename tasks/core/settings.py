@@ -257,6 +257,15 @@ class TranslateSettings(Settings):
             raise ValueError(f"{language!r} is not a language code; give one such as fr or pt-BR")
         return language
 
+    @model_validator(mode="after")
+    def _languages_differ(self) -> Self:
+        if self.source_lang == self.target_lang:
+            raise ValueError(
+                f"--to {self.target_lang}: reports are translated from another language; "
+                "give two different ones with --from and --to"
+            )
+        return self
+
     @property
     def addresses(self) -> tuple[HostAddress, ...]:
         """The hosts, parsed."""

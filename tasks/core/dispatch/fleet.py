@@ -169,6 +169,25 @@ class Fleet:
             )
 
     async def _load(self, host: Host) -> None:
+        """Load the model, as long as the server is alive meanwhile."""
+        load = asyncio.create_task(self._load_in_time(host))
+        missed = 0
+        try:
+            while not (await asyncio.wait({load}, timeout=self._listen_every_s))[0]:
+                try:
+                    await host.client.version(self._listen_every_s)
+                except RequestFailed:
+                    missed += 1
+                    if missed == MOST_MISSED:
+                        raise
+                else:
+                    missed = 0
+            await load
+        finally:
+            load.cancel()
+            await asyncio.gather(load, return_exceptions=True)
+
+    async def _load_in_time(self, host: Host) -> None:
         """Load the model; a full queue in front of it means waiting longer."""
         prompting, until = self._prompting, time.monotonic() + self._load_timeout_s
         while True:
@@ -220,19 +239,26 @@ class Fleet:
 
     def _watch(self, host: Host) -> None:
         """Start, or end, the time that the run waits for a lost fleet."""
-        if self._lost_at is not None and host.takes_requests:
+        if all(host.health.state is HostState.LEFT for host in self._hosts):
+            if self._timer:
+                self._timer.cancel()
+            self._on_lost(
+                FleetLost(
+                    "no host is of use in this run: "
+                    + "; ".join(self._reasons())
+                    + ". What is finished is kept: correct that, then give the same command again"
+                )
+            )
+        elif self._lost_at is not None and host.takes_requests:
             self._lost_at = None
             if self._timer:
                 self._timer.cancel()
             self._observe(events.FleetBack(host.url))
         elif self._lost_at is None and all(host.health.is_lost for host in self._hosts):
             self._lost_at = time.monotonic()
-            timeout_s = self._fleet_timeout_s
-            if all(host.health.state is HostState.LEFT for host in self._hosts):
-                timeout_s = 0.0
-            self._observe(events.FleetDown(self._reasons(), timeout_s))
+            self._observe(events.FleetDown(self._reasons(), self._fleet_timeout_s))
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(timeout_s, self._give_up)
+            self._timer = loop.call_later(self._fleet_timeout_s, self._give_up)
 
     def _give_up(self) -> None:
         """The time is over; but a host that is loading by now is waited for."""

@@ -6,6 +6,7 @@ Mapped tasks run in threads of their own; they hand their reports over and wait.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Coroutine, Sequence
@@ -28,6 +29,8 @@ from tasks.core.storage.journal import JournalWriter
 from tasks.core.storage.store import Store
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -100,7 +103,7 @@ class Engine:
         return self._accounts or (self._dispatcher.accounts() if self._dispatcher else {})
 
     async def _start(self) -> None:
-        run, settings = self._run, self._settings
+        run, settings, observe = self._run, self._settings, _harmless(self._observe)
         writer = f"{os.uname().nodename}-{os.getpid()}"
         journal = JournalWriter(self._store, run.record.run_id, writer)
         await self._open.enter_async_context(journal)
@@ -114,7 +117,7 @@ class Engine:
             policy=settings.policy,
             fleet_timeout_s=settings.fleet_timeout_seconds,
             load_timeout_s=settings.load_timeout_seconds,
-            observe=self._observe,
+            observe=observe,
         )
         await self._open.enter_async_context(self._dispatcher)
         self._translator = Translator(
@@ -123,7 +126,7 @@ class Engine:
             run.prompting,
             run.recipe,
             already_accepted=run.already_accepted,
-            observe=self._observe,
+            observe=observe,
         )
 
     async def _stop(self) -> None:
@@ -159,3 +162,23 @@ class Engine:
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _harmless(observe: events.Observer) -> events.Observer:
+    """An observer that is left alone once it fails: who watches must not stop the work.
+
+    A terminal whose reader is gone makes `rich` raise `SystemExit`, which would end the
+    event loop that everything else waits for.
+    """
+    is_watching = True
+
+    def observed(event: events.Event) -> None:
+        nonlocal is_watching
+        if is_watching:
+            try:
+                observe(event)
+            except (Exception, SystemExit):  # noqa: BLE001 - whatever it raises
+                is_watching = False
+                _log.exception("nobody watches this run any more; it goes on")
+
+    return observed

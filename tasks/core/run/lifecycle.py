@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-import pyarrow.parquet as pq
-
 from tasks.core.dispatch.host import HostAccount
 from tasks.core.dispatch.host_client import HostClient
 from tasks.core.dispatch.survey import Survey, agree, ask_all
+from tasks.core.errors import StorageError
 from tasks.core.ingest.summary import IngestSummary
 from tasks.core.records import Attempt, AttemptOutcome, Shard, Status
 from tasks.core.run.planning import make_plan
@@ -27,13 +26,19 @@ from tasks.core.run.run_record import (
     RunState,
     lock_name,
     plan_key,
+    read_run,
     read_runs,
     write_run,
 )
 from tasks.core.run.summary import ingest_lines
 from tasks.core.settings import HostAddress, TranslateSettings
 from tasks.core.storage.journal import JournalContent, read_journal
-from tasks.core.storage.publish import publish_attempts, publish_translations, read_table
+from tasks.core.storage.publish import (
+    publish_attempts,
+    publish_translations,
+    read_parquet,
+    read_table,
+)
 from tasks.core.storage.store import Store
 from tasks.core.translate.profiles import Prompting, choose_profile
 from tasks.core.translate.reuse_key import Recipe
@@ -155,7 +160,14 @@ def finish_run(
     completed, with or without failures.
     """
     content = read_journal(store, record.run_id)
-    _publish(store, record, content)
+    try:
+        _publish(store, record, content)
+    except StorageError:
+        if ended_as is None:
+            raise
+        is_published = False  # the next run does it
+    else:
+        is_published = True
     counted = _counted(record, content)
     state = ended_as or (RunState.COMPLETED_WITH_FAILURES if counted.failed else RunState.COMPLETED)
     finished = counted.model_copy(
@@ -166,7 +178,7 @@ def finish_run(
             "hosts": {url: HostRecord(**asdict(account)) for url, account in accounts.items()}
             or record.hosts,
             "error": error,
-            "published": True,
+            "published": is_published,
         }
     )
     write_run(store, finished)
@@ -185,15 +197,25 @@ def take_over(store: Store, dataset: str, target_lang: str, by_run_id: str) -> d
             continue
         if record.state is RunState.COMPLETED:
             continue
-        if record.run_id == by_run_id or store.is_locked(lock_name(record.run_id)):
+        if record.run_id == by_run_id:
             continue
-        content = read_journal(store, record.run_id)
-        if not record.published:
-            _publish(store, record, content)
-            update = {"state": RunState.ABANDONED, "published": True}
-            write_run(store, _counted(record, content).model_copy(update=update))
-        accepted |= _accepted_in_vain(content)
+        with store.try_lock(lock_name(record.run_id)) as is_dead:
+            if is_dead:
+                accepted |= _taken_over(store, record.run_id)
     return accepted
+
+
+def _taken_over(store: Store, run_id: str) -> dict[str, Attempt]:
+    # Read again: it may have ended well since, between the list and the lock.
+    record, content = read_run(store, run_id), read_journal(store, run_id)
+    if record.state is RunState.COMPLETED:
+        return {}
+    if not record.published:
+        _publish(store, record, content)
+        state = RunState.ABANDONED if record.state is RunState.RUNNING else record.state
+        update = {"state": state, "published": True}
+        write_run(store, _counted(record, content).model_copy(update=update))
+    return _accepted_in_vain(content)
 
 
 def _accepted_in_vain(content: JournalContent) -> dict[str, Attempt]:
@@ -231,7 +253,7 @@ def _counted(record: RunRecord, content: JournalContent) -> RunRecord:
 def _publish(store: Store, record: RunRecord, content: JournalContent) -> None:
     if not store.exists(plan_key(record.run_id)):
         return  # it ended before it had a plan
-    plan = pq.read_table(store.path(plan_key(record.run_id)))
+    plan = read_parquet(store, plan_key(record.run_id))
     publish_attempts(store, record.columns(), content.attempts)
     publish_translations(store, record.columns(), plan, content.outcomes)
 

@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.core import schema
+from tasks.core.errors import ConfigurationError
 from tasks.core.records import PlannedReport, Shard
 from tasks.core.run.run_record import plan_key
-from tasks.core.storage.publish import read_table, strings, translations_folder
+from tasks.core.storage.publish import read_row_group, read_table, strings, translations_folder
 from tasks.core.storage.store import Store
 from tasks.core.translate.reuse_key import Recipe
 from tasks.core.translate.segments import predicted_tokens
@@ -52,11 +53,17 @@ def make_plan(
     """Write a run's plan: the reports that have no translation by this recipe.
 
     A report is missing when it has no row in the target language, when its row is
-    `failed`, or when its reuse key is another: its text, the model or the prompt
-    changed. `source_files` narrows the run to reports of these files; `limit` takes
+    `failed`, or when its reuse key is another: its text, the model, the prompt or the
+    options changed. `source_files` narrows the run to reports of these files; `limit` takes
     the first so many of the missing, in the order of their sources.
     """
-    reports = read_table(store, f"reports/{dataset}")
+    with store.locked(f"dataset-{dataset}"):  # no ingest in the middle of it
+        if not store.list(f"reports/{dataset}"):
+            raise ConfigurationError(
+                f"--dataset {dataset}: there are no reports of that name under {store.root}; "
+                f"read some with 'reports ingest SOURCE --root {store.root} --dataset {dataset}'"
+            )
+        reports = read_table(store, f"reports/{dataset}")
     if source_files is not None:
         chosen = pa.array(sorted(source_files), type=schema.STRING)
         reports = reports.filter(pc.is_in(reports["source_file"], value_set=chosen))
@@ -102,11 +109,9 @@ def cut_into_shards(run_id: str, rows: int, slots: int) -> tuple[Shard, ...]:
 
 def read_shard(store: Store, shard: Shard) -> list[PlannedReport]:
     """The reports of a shard; it is one row group of the plan."""
-    with pq.ParquetFile(store.path(plan_key(shard.run_id))) as plan:
-        rows = plan.read_row_group(
-            shard.index, columns=["report_id", "source_text", "reuse_key"]
-        ).to_pylist()
-    return [PlannedReport(**row) for row in rows]
+    columns = ["report_id", "source_text", "reuse_key"]
+    rows = read_row_group(store, plan_key(shard.run_id), shard.index, columns)
+    return [PlannedReport(**row) for row in rows.to_pylist()]
 
 
 def _planned_rows(reports: pa.Table, recipe: Recipe) -> pa.Table:

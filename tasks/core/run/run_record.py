@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.core.settings import PolicyName
 from tasks.core.storage.publish import RunColumns
 from tasks.core.storage.store import Store
+
+_log = logging.getLogger(__name__)
 
 
 class RunState(StrEnum):
     """Where a run stands."""
 
     RUNNING = "running"
-    COMPLETED = "completed"  # every report has a translation
+    COMPLETED = "completed"  # every report that it took on has a translation
     COMPLETED_WITH_FAILURES = "completed_with_failures"  # finished, some reports failed
     FAILED = "failed"  # could not finish
     INTERRUPTED = "interrupted"  # stopped by the user
@@ -152,6 +155,12 @@ def read_run(store: Store, run_id: str) -> RunRecord:
 
 
 def read_runs(store: Store) -> list[RunRecord]:
-    """Every run of the root, oldest first."""
-    keys = [key for key in store.list("runs") if key.endswith("/run.json")]
-    return [RunRecord.model_validate_json(store.read(key)) for key in keys]
+    """Every run of the root, oldest first; what is no record is logged and left out."""
+    records = []
+    for key in store.list("runs"):
+        if key.endswith("/run.json"):
+            try:
+                records.append(RunRecord.model_validate_json(store.read(key)))
+            except ValidationError:
+                _log.warning("%s is no record of a run; it is left out", store.path(key))
+    return records

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tasks.core.dispatch import events
 from tasks.core.dispatch.dispatcher import Dispatcher
@@ -37,6 +37,10 @@ T = TypeVar("T")
 
 MOST_ANSWERS = 3
 """Unacceptable answers after which a segment is given up."""
+
+MOST_HALVINGS = 3
+"""How often a segment whose answer was cut is split: a model that never stops by itself
+would else be asked for every few words of a report."""
 
 SHORTEST_TO_SPLIT = 80
 """Characters; a shorter segment whose answer was cut is asked again as it is."""
@@ -80,6 +84,8 @@ class Translator:
         self._prompting = prompting
         self._recipe = recipe
         self._already_accepted = already_accepted
+        self._accepted_here: dict[tuple[str, str], Attempt] = {}
+        """Not to be paid for again when a shard is tried once more."""
         self._observe = observe
         self._budget = segments.char_budget(prompting.num_ctx, prompting.prompt_chars)
         self._done: set[str] = set()
@@ -87,13 +93,12 @@ class Translator:
     async def translate(self, reports: Sequence[PlannedReport]) -> None:
         """Translate reports, or record why not; those done before are passed over.
 
-        Raises the first of `FleetLost` and `StorageError` after all others ended.
+        Raises `FleetLost` and `StorageError`; the reports that are not done by then are
+        left, and nothing is sent before what was not stored the last time is stored.
         """
+        await self._journal.settle()
         todo = [report for report in reports if report.report_id not in self._done]
-        ended = await asyncio.gather(*map(self._finish, todo), return_exceptions=True)
-        for error in ended:
-            if error is not None:
-                raise error
+        await _all_or_none(map(self._finish, todo))
 
     async def _finish(self, report: PlannedReport) -> None:
         outcome = await self._outcome(report)
@@ -108,16 +113,20 @@ class Translator:
             return ReportOutcome(report.report_id, Status.PASSED, text, 0, 0, Measures())
         work = _ReportWork(report, numbers=itertools.count())
         try:
-            translation = await self._translated(work, text, self._budget)
+            translation = await self._translated(work, text, self._budget, MOST_HALVINGS)
         except RequestFailed as failure:
             return _failed(work, failure)
         return _succeeded(work, translation)
 
-    async def _translated(self, work: _ReportWork, text: str, budget_chars: int) -> str:
+    async def _translated(
+        self, work: _ReportWork, text: str, budget_chars: int, halvings: int
+    ) -> str:
         """A text's translation, from as many segments as it takes."""
         parts = segments.split(text, budget_chars, self._prompting.source_lang)
+        # All of them, also when one fails: what is accepted is there for the next run.
         answers = await asyncio.gather(
-            *(self._piece(work, piece.text) for piece in parts.pieces), return_exceptions=True
+            *(self._piece(work, piece.text, halvings) for piece in parts.pieces),
+            return_exceptions=True,
         )
         translations = []
         for answer in answers:
@@ -126,7 +135,7 @@ class Translator:
             translations.append(answer)
         return parts.joined(translations)
 
-    async def _piece(self, work: _ReportWork, text: str) -> str:
+    async def _piece(self, work: _ReportWork, text: str, halvings: int) -> str:
         if segments.has_nothing_to_translate(text):
             return text
         work.segment_count += 1
@@ -137,13 +146,14 @@ class Translator:
             reuse_key=self._recipe.reuse_key(text),
             predicted_tokens=segments.predicted_tokens(text),
         )
-        before = self._already_accepted.get(segment.reuse_key)
+        here = segment.report_id, segment.reuse_key
+        before = self._accepted_here.get(here) or self._already_accepted.get(segment.reuse_key)
         if before is not None and before.text is not None:
             work.accepted.append(before)
             return before.text
-        return await self._asked(work, segment)
+        return await self._asked(work, segment, halvings)
 
-    async def _asked(self, work: _ReportWork, segment: Segment) -> str:
+    async def _asked(self, work: _ReportWork, segment: Segment, halvings: int) -> str:
         """A segment's translation: asked for until it is acceptable, or split once more."""
         asking = SegmentWork(segment)
         for answers in range(MOST_ANSWERS):
@@ -153,8 +163,11 @@ class Translator:
                 translation = await self._ask_once(work, asking)
             except RequestFailed as failure:
                 if failure.kind in _TOO_LONG and len(segment.text) >= SHORTEST_TO_SPLIT:
+                    if not halvings:
+                        raise
                     work.segment_count -= 1
-                    return await self._translated(work, segment.text, len(segment.text) // 2)
+                    half = len(segment.text) // 2
+                    return await self._translated(work, segment.text, half, halvings - 1)
                 if not isinstance(failure, _Refused):
                     raise
                 last = failure
@@ -174,6 +187,7 @@ class Translator:
             asking.failed_on |= {reply.sent.host}
             raise self._refused(reply, verdict)
         attempt = reply.accepted(verdict)
+        self._accepted_here[attempt.report_id, attempt.reuse_key] = attempt
         await self._journal.write(attempt)
         work.accepted.append(attempt)
         return verdict
@@ -182,6 +196,17 @@ class Translator:
         error = _Refused(refusal.kind, f"{reply.sent.host}: {refusal.reason}")
         self._journal.note(reply.refused(error))
         return error
+
+
+async def _all_or_none(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all; at the first error the others are stopped."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Refused(RequestFailed):

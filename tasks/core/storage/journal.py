@@ -15,7 +15,6 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from tasks.core.errors import StorageError
 from tasks.core.records import (
     Attempt,
     AttemptOutcome,
@@ -40,12 +39,13 @@ class JournalWriter:
     """Appends records from one event loop; many at a time share one flush to disk.
 
     Use it as an async context manager. A failed flush fails every `write` that was
-    waiting for it with `StorageError`.
+    waiting for it with `StorageError`; its records are kept and written with the next.
     """
 
     def __init__(self, store: Store, run_id: str, writer: str) -> None:
         self._log: AppendLog = store.append_log(f"{journal_folder(run_id)}/{writer}.jsonl")
         self._batch: _Batch | None = None
+        self._unwritten: list[bytes] = []
         self._flusher: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -72,21 +72,35 @@ class JournalWriter:
         """Append a record whose flush nobody waits for."""
         self._add(record)
 
+    async def settle(self) -> None:
+        """Write what could not be written before. Raises `StorageError` when it still cannot.
+
+        To be called before anything is paid for that could not be kept.
+        """
+        if self._unwritten:
+            await asyncio.shield(self._pending().durable)
+
     def _add(self, record: Attempt | ReportOutcome) -> asyncio.Future[None]:
+        line = _line(record)
+        batch = self._pending()
+        batch.lines.append(line)
+        return batch.durable
+
+    def _pending(self) -> _Batch:
         if self._batch is None:
             self._batch = _Batch(asyncio.get_running_loop().create_future())
-        batch = self._batch
-        batch.lines.append(_line(record))
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._flush())
-        return batch.durable
+        return self._batch
 
     async def _flush(self) -> None:
         while self._batch is not None:
             batch, self._batch = self._batch, None
+            lines, self._unwritten = [*self._unwritten, *batch.lines], []
             try:
-                await asyncio.to_thread(self._log.append, b"".join(batch.lines))
-            except StorageError as error:
+                await asyncio.to_thread(self._log.append, b"".join(lines))
+            except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
+                self._unwritten = lines
                 batch.durable.set_exception(error)
                 # Nobody waits for the record of a failed request; that is no bug.
                 batch.durable.exception()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -68,7 +70,7 @@ def publish_translations(
     earlier run left: the row stays until a newer translation succeeds. Nor does a row
     replace that of a run that began later, which a run can leave that died long ago.
     """
-    source_fields = schema.source_fields(read_table(store, f"reports/{run.dataset}").schema)
+    source_fields = schema.source_fields(_schema_of(store, f"reports/{run.dataset}"))
     table_schema = schema.arrow_schema(schema.TRANSLATIONS, source_fields)
     plan = _in_schema(plan, schema.arrow_schema(schema.PLAN, source_fields))
     ids = strings(plan["report_id"])
@@ -102,7 +104,14 @@ def read_table(store: Store, folder: str, columns: list[str] | None = None) -> p
         every = {column.name: column for column in (*schema.REPORTS, *schema.TRANSLATIONS)}
         names = columns or [column.name for column in schema.REPORTS]
         return pa.schema([(name, every[name].type) for name in names]).empty_table()
-    return pa.concat_tables(_read(store, key, columns) for key in keys)
+    tables = [read_parquet(store, key, columns) for key in keys]
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise StorageError(
+            f"the files below {store.path(folder)} have different columns ({error}); an ingest "
+            "was cut off: give it again"
+        ) from error
 
 
 def strings(column: pa.ChunkedArray[Any]) -> list[str]:
@@ -113,7 +122,7 @@ def strings(column: pa.ChunkedArray[Any]) -> list[str]:
 
 def _replace_part(store: Store, key: str, new: pa.Table, table_schema: pa.Schema) -> None:
     """One file with the new rows in it, written in the dataset's present columns."""
-    old = _read(store, key) if store.exists(key) else None
+    old = read_parquet(store, key) if store.exists(key) else None
     if old is None and not new.num_rows:
         return
     if old is not None:
@@ -247,15 +256,41 @@ def _table(
     return pa.table(columns, schema=table_schema)
 
 
-def _read(store: Store, key: str, columns: list[str] | None = None) -> pa.Table:
-    try:
-        return pq.read_table(store.path(key), columns=columns, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"cannot read {store.path(key)}: {error}") from error
+def read_parquet(store: Store, key: str, columns: list[str] | None = None) -> pa.Table:
+    """One file's rows. Raises `StorageError` when it cannot be read."""
+    with _readable(store, key) as path:
+        return pq.read_table(path, columns=columns, partitioning=None)
+
+
+def read_row_group(store: Store, key: str, index: int, columns: list[str]) -> pa.Table:
+    """One row group of a file. Raises `StorageError` when it cannot be read."""
+    with _readable(store, key) as path, pq.ParquetFile(path) as file:
+        return file.read_row_group(index, columns=columns)
 
 
 def _read_schema(store: Store, key: str) -> pa.Schema:
-    return pq.read_schema(store.path(key))
+    with _readable(store, key) as path:
+        return pq.read_schema(path)
+
+
+def _schema_of(store: Store, folder: str) -> pa.Schema:
+    """The columns that the files of a folder have between them."""
+    keys = [key for key in store.list(folder) if key.endswith(".parquet")]
+    return pa.unify_schemas(
+        [_read_schema(store, key) for key in keys], promote_options="permissive"
+    )
+
+
+@contextmanager
+def _readable(store: Store, key: str) -> Iterator[Path]:
+    path = store.path(key)
+    try:
+        yield path
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(
+            f"cannot read {path}: {error}; if the file is damaged, take it away and give the "
+            "command again"
+        ) from error
 
 
 def _write(store: Store, key: str, table: pa.Table) -> None:

@@ -34,6 +34,10 @@ class Store:
                 "for example --root out"
             )
         self.root = Path(root).expanduser().resolve()
+        if self.root.exists() and not self.root.is_dir():
+            raise ConfigurationError(
+                f"--root {os.fspath(root)}: that is a file; give a folder, which may be new"
+            )
 
     def __repr__(self) -> str:
         return f"<Store {self.root}>"
@@ -116,14 +120,16 @@ class Store:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
 
-    def is_locked(self, name: str) -> bool:
-        """Whether somebody holds the lock at this moment."""
+    @contextmanager
+    def try_lock(self, name: str) -> Iterator[bool]:
+        """Hold the lock if nobody else does; says whether it is held."""
         with self._lock_file(name) as descriptor:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return True
-            return False
+                yield False
+            else:
+                yield True
 
     @contextmanager
     def _lock_file(self, name: str) -> Iterator[int]:
@@ -192,7 +198,10 @@ def _reporting(action: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"cannot {action}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise StorageError(
+            f"cannot {action}: {reason}; see to it, then give the same command again"
+        ) from error
 
 
 def _make_durable(path: Path) -> None:

@@ -100,3 +100,17 @@ async def test_a_watch_that_ends_by_a_bug_ends_the_run() -> None:
     async with dispatcher, asyncio.timeout(60):
         with pytest.raises(FleetLost, match="this is a bug"):
             await dispatcher.ask(SegmentWork(segment("Le pont")))
+
+
+async def test_a_host_that_stands_still_while_it_loads() -> None:
+    """A load is waited for only as long as the server is alive meanwhile."""
+    async with (
+        serving(Settings(slots=1, load_seconds=60.0)) as (server,),
+        dispatching(
+            [(server.url, 1)], digest_of(server), listen_every_s=0.2, fleet_timeout_s=60.0
+        ) as run,
+    ):
+        await until(lambda: bool(run.told_of(events.HostLoading)))
+        server.add_faults([STANDSTILL])
+        await until(lambda: bool(run.told_of(events.FleetDown)))
+        assert run.hosts[0].health.is_lost

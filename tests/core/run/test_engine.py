@@ -178,3 +178,23 @@ def test_an_error_in_the_block_is_kept(store: Store, server: ServerProcess) -> N
     with pytest.raises(ZeroDivisionError), Engine(store, settings, run):
         raise ZeroDivisionError
     assert dispatcher_threads() == 0
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), BrokenPipeError()])
+def test_whoever_watches_cannot_stop_the_work(
+    store: Store, server: ServerProcess, error: BaseException
+) -> None:
+    """An observer that fails, as one of a closed terminal does, is left alone from then on."""
+    told: list[object] = []
+
+    def observe(event: object) -> None:
+        told.append(event)
+        raise error
+
+    settings = settings_for(store, server)
+    run = started(store, settings)
+    with Engine(store, settings, run, observe) as engine:
+        for shard in run.shards:
+            engine.translate_shard(shard)
+    assert len(told) == 1
+    assert len(read_journal(store, RUN_ID).outcomes) == run.record.planned

@@ -415,3 +415,51 @@ def test_every_request_is_in_the_journal(runs: Runs) -> None:
     content = read_journal(runs.store, "run1")
     assert set(content.outcomes) == set(TEXTS)
     assert sorted(attempt.report_id for attempt in content.attempts) == sorted(TEXTS)
+
+
+def test_a_run_that_ended_well_meanwhile(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that finishes between being listed and being looked at keeps its record."""
+    other = runs.start("run1")
+    stale = other.record
+    runs.run("run1b")
+    ended = finish_run(
+        runs.store,
+        stale.model_copy(
+            update={
+                "planned": 0,
+                "unfinished": 0,
+                "reports": stale.unchanged,
+                "rows_in": stale.unchanged,
+            }
+        ),
+        now=NOW,
+        accounts={},
+    )
+    monkeypatch.setattr("tasks.core.run.lifecycle.read_runs", lambda _store: [stale])
+    take_over(runs.store, "ds", "en", "run2")
+    assert read_run(runs.store, "run1") == ended
+
+
+def test_a_record_that_is_none_stops_nobody(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    """A `run.json` that holds something else is named in the log and left out."""
+    runs.store.put("runs/odd/run.json", b"{}")
+    assert runs.run("run1").translated == len(TEXTS)
+    assert "runs/odd/run.json is no record of a run" in caplog.text
+
+
+def test_a_run_that_fails_while_nothing_can_be_published(runs: Runs) -> None:
+    """A run that could not finish and not publish says so; the next one does it."""
+    run = runs.start("run1")
+    asyncio.run(leave_behind(runs.store, run, finished={"r00": Status.OK}, accepted={}))
+    blocked = runs.store.path("translations/ds")
+    blocked.parent.mkdir(parents=True, exist_ok=True)
+    blocked.write_text("in the way")
+    closed = finish_run(
+        runs.store, run.record, now=NOW, accounts={}, ended_as=RunState.FAILED, error="lost"
+    )
+    assert (closed.state, closed.published, closed.translated) == (RunState.FAILED, False, 1)
+    blocked.unlink()
+    runs.run("run2")
+    later = read_run(runs.store, "run1")
+    assert (later.state, later.published) == (RunState.FAILED, True)
+    assert len(runs.rows()) == len(TEXTS)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core import schema
+from tasks.core.errors import ConfigurationError
 from tasks.core.records import Measures, PlannedReport, ReportOutcome, Status
 from tasks.core.run.planning import (
     FEWEST_SHARDS,
@@ -158,10 +159,17 @@ def test_equal_lengths_keep_the_order_of_the_sources(tmp_path: Path) -> None:
 
 
 def test_a_dataset_without_reports(tmp_path: Path) -> None:
-    """A dataset without reports has an empty plan, which is a file all the same."""
+    """A dataset that was ingested and holds no report has an empty plan, a file all the same."""
+    write_reports(Store(tmp_path), {})
     made = plan(Store(tmp_path))
     assert (made.reports, made.planned, made.shards) == (0, 0, ())
     assert planned(Store(tmp_path)) == []
+
+
+def test_a_dataset_that_is_not_there(tmp_path: Path) -> None:
+    """A dataset of which nothing was ingested is refused, with the command that does it."""
+    with pytest.raises(ConfigurationError, match=r"--dataset ds: .* 'reports ingest SOURCE"):
+        plan(Store(tmp_path))
 
 
 def test_shards_are_read_back(tmp_path: Path) -> None:

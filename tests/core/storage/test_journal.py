@@ -185,7 +185,7 @@ async def test_durable_on_return(tmp_path: Path) -> None:
 
 
 async def test_a_failed_flush_fails_its_writers_only(tmp_path: Path) -> None:
-    """Whoever waited for a flush that failed learns of it; the next flush is a new one."""
+    """Whoever waited for a flush that failed learns of it; its records come with the next."""
     store = GatedStore(tmp_path)
     async with JournalWriter(store, "run", "w") as journal:
         (log,) = store.logs
@@ -199,12 +199,30 @@ async def test_a_failed_flush_fails_its_writers_only(tmp_path: Path) -> None:
         log.fails = False
         await journal.write(FULL_OUTCOME)
     assert [type(error) for error in failed] == [StorageError] * 4
-    assert read_journal(store, "run").outcomes == {"r1": FULL_OUTCOME}
-    assert read_journal(store, "run").attempts == ()
+    assert read_journal(store, "run").outcomes == {"r1": FULL_OUTCOME, "r2": BARE_OUTCOME}
+    assert read_journal(store, "run").attempts == (an_attempt(),)
+
+
+async def test_settling(tmp_path: Path) -> None:
+    """What could not be written is written, or that it still cannot be is told."""
+    store = GatedStore(tmp_path)
+    async with JournalWriter(store, "run", "w") as journal:
+        (log,) = store.logs
+        log.gate.set()
+        await journal.settle()
+        log.fails = True
+        with pytest.raises(StorageError):
+            await journal.write(BARE_OUTCOME)
+        with pytest.raises(StorageError):
+            await journal.settle()
+        log.fails = False
+        await journal.settle()
+        await journal.settle()
+    assert read_journal(store, "run").outcomes == {"r2": BARE_OUTCOME}
 
 
 async def test_a_failed_flush_that_nobody_waits_for(tmp_path: Path) -> None:
-    """A record that is only noted is lost with its flush, without a word and without harm."""
+    """A record that is only noted waits for the next flush, without a word."""
     store = GatedStore(tmp_path)
     async with JournalWriter(store, "run", "w") as journal:
         (log,) = store.logs
@@ -216,7 +234,7 @@ async def test_a_failed_flush_that_nobody_waits_for(tmp_path: Path) -> None:
         log.fails = False
         await journal.write(BARE_OUTCOME)
     assert read_journal(store, "run").outcomes == {"r2": BARE_OUTCOME}
-    assert read_journal(store, "run").attempts == ()
+    assert read_journal(store, "run").attempts == (an_attempt(),)
 
 
 async def test_a_cancelled_waiter_harms_nobody(tmp_path: Path) -> None:
