@@ -20,7 +20,7 @@ from tasks.core.ingest.summary import IngestSummary
 from tasks.core.records import Shard
 from tasks.core.run.engine import Engine
 from tasks.core.run.lifecycle import open_run
-from tasks.core.run.planning import RUNNING_SHARDS
+from tasks.core.run.planning import RUNNING_SHARDS, require_reports
 from tasks.core.run.run_record import RunRecord, RunState, lock_name, new_run_id
 from tasks.core.settings import TranslateSettings
 from tasks.core.storage.store import Store
@@ -39,6 +39,8 @@ def translate_dataset(
     could not finish; what it finished is published all the same.
     """
     store, now = Store(settings.root), datetime.now(UTC)
+    if ingest is None:
+        require_reports(store, settings.dataset)
     run_id = new_run_id(now)
     with store.locked(lock_name(run_id)):
         record = open_run(store, settings, run_id=run_id, now=now, flow_run_id=flow_run.id)

@@ -217,7 +217,6 @@ def test_ad_hoc_run_from_the_form(prefect_api: str, tmp_path: Path) -> None:
     assert ended["state"]["type"] == "COMPLETED", log
     assert ended["state"]["name"] == "Completed"
     assert ended["name"] == "Rapports_2024 to en"
-    assert_log_tells(prefect_api, flow_run["id"])
 
     rows = pl.read_parquet(f"{tmp_path}/root/translations/Rapports_2024/**/*.parquet")
     assert sorted(rows["source_text"]) == sorted(texts)
@@ -227,17 +226,6 @@ def test_ad_hoc_run_from_the_form(prefect_api: str, tmp_path: Path) -> None:
     [record] = [json.loads(path.read_text()) for path in tmp_path.glob("root/runs/*/run.json")]
     assert list(record["hosts"]) == [server.url for server in servers]
     assert_artifacts_tell(prefect_api, flow_run["id"], record["hosts"])
-
-
-def assert_log_tells(api: str, flow_run_id: str) -> None:
-    """The flow run's log, as the UI shows it, says what was to be done and how far it is."""
-    query = {"logs": {"flow_run_id": {"any_": [flow_run_id]}}}
-
-    def told() -> bool:
-        said = "\n".join(log["message"] for log in post(f"{api}/logs/filter", query))
-        return "40 to translate, 0 unchanged" in said and "40/40 reports (100 %)" in said
-
-    until(told, "the log says what was done", 20.0)
 
 
 def assert_task_runs_are_readable(api: str, flow_run_id: str) -> None:

@@ -160,7 +160,7 @@ def test_unknown_column_is_named_with_those_there_are(
         "run", source, "--root", reports.root, *hosts(server.url), "--model", MODEL,
         "--text-column", "Commentaires",
     )  # fmt: skip
-    refused(ended, ["in.csv", "text column", "Commentaires", "numero, site, texte"])
+    refused(ended, ["in.csv", "--text-column", "Commentaires", "numero, site, texte"])
     assert server.stats()["received"] == 0
 
 

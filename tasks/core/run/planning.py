@@ -58,11 +58,7 @@ def make_plan(
     the first so many of the missing, in the order of their sources.
     """
     with store.locked(f"dataset-{dataset}"):  # no ingest in the middle of it
-        if not store.list(f"reports/{dataset}"):
-            raise ConfigurationError(
-                f"--dataset {dataset}: there are no reports of that name under {store.root}; "
-                f"read some with 'reports ingest SOURCE --root {store.root} --dataset {dataset}'"
-            )
+        require_reports(store, dataset)
         reports = read_table(store, f"reports/{dataset}")
     if source_files is not None:
         chosen = pa.array(sorted(source_files), type=schema.STRING)
@@ -89,6 +85,15 @@ def make_plan(
         beyond_limit=len(missing) - len(taken),
         shards=shards,
     )
+
+
+def require_reports(store: Store, dataset: str) -> None:
+    """Raise `ConfigurationError` when nothing was ever ingested under this name."""
+    if not store.list(f"reports/{dataset}"):
+        raise ConfigurationError(
+            f"--dataset {dataset}: there are no reports of that name under {store.root}; "
+            f"read some with 'reports ingest SOURCE --root {store.root} --dataset {dataset}'"
+        )
 
 
 def cut_into_shards(run_id: str, rows: int, slots: int) -> tuple[Shard, ...]:
