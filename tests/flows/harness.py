@@ -181,6 +181,12 @@ def get(url: str) -> Any:
         return json.load(answer)
 
 
+def delete(url: str) -> None:
+    """Delete what is at a URL of a server of ours."""
+    request = urllib.request.Request(url, method="DELETE")  # noqa: S310 - ours
+    urllib.request.urlopen(request, timeout=20).close()  # noqa: S310 - ours
+
+
 def post(url: str, body: object) -> Any:
     """What a server of ours answers to a JSON body: JSON, or nothing."""
     request = urllib.request.Request(  # noqa: S310 - ours

@@ -11,7 +11,18 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.flows.harness import MODEL, Command, Reports, french_texts, get, hosts, until, write_csv
+from tests.flows.harness import (
+    MODEL,
+    Command,
+    Reports,
+    delete,
+    french_texts,
+    get,
+    hosts,
+    post,
+    until,
+    write_csv,
+)
 
 SECONDS = 60.0
 
@@ -61,6 +72,9 @@ def test_serve_needs_a_server(capsys: pytest.CaptureFixture[str], tmp_path: Path
 def test_serve_serves_until_interrupted(reports: Reports) -> None:
     """`reports serve` offers the deployments without a work pool, and ends quietly on Ctrl-C."""
     assert reports.api is not None
+    # Those that another test deployed to a work pool would keep it.
+    for deployed in post(f"{reports.api}/deployments/filter", {}):
+        delete(f"{reports.api}/deployments/{deployed['id']}")
     url = f"{reports.api}/deployments/name/run-reports/ad-hoc"
     with reports.start("serve") as command:
         command.wait_for("run-reports/ad-hoc", SECONDS)
