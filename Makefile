@@ -40,7 +40,7 @@ docs: $(READY)  ## Write the data dictionary from the schema
 lock: $(READY)  ## Resolve the bounds of pyproject.toml again, into requirements.lock
 	$(BIN)/python -m pip install --quiet 'uv>=0.9,<1'
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
+		--generate-hashes --no-annotate --no-header --quiet \
 		--upgrade --output-file requirements.lock
 
 check-bounds:  ## Start a Prefect server from a fresh resolution of the bounds (needs an index)
