@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from tasks.core.errors import StorageError
-
-RETRIES = 2
-RETRY_DELAY_S = 5
 
 
 def storage_may_recover(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
@@ -19,3 +17,12 @@ def storage_may_recover(_task: Task[..., Any], _task_run: TaskRun, state: State[
     A plain function, because Prefect never calls a partial or a bound method here.
     """
     return isinstance(state.result(raise_on_failure=False), StorageError)
+
+
+USES_THE_ROOT: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "retries": 2,
+    "retry_delay_seconds": 5,
+    "retry_condition_fn": storage_may_recover,
+}
+"""Options of every task that reads or writes the root; its results are never cached."""

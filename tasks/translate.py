@@ -22,7 +22,7 @@ from tasks.core.run.lifecycle import StartedRun
 from tasks.core.run.run_record import RunRecord, RunState
 from tasks.core.settings import TranslateSettings
 from tasks.core.storage.store import Store
-from tasks.recovery import RETRIES, RETRY_DELAY_S, storage_may_recover
+from tasks.recovery import USES_THE_ROOT
 
 
 @task(name="survey hosts", task_run_name="survey hosts", cache_policy=NO_CACHE)
@@ -34,10 +34,7 @@ def survey_hosts(settings: TranslateSettings) -> Survey:
 @task(
     name="plan",
     task_run_name="plan {settings.dataset}",
-    cache_policy=NO_CACHE,
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAY_S,
-    retry_condition_fn=storage_may_recover,
+    **USES_THE_ROOT,
 )
 def plan_run(
     settings: TranslateSettings,
@@ -52,10 +49,7 @@ def plan_run(
 @task(
     name="translate shard",
     task_run_name="shard {shard.index:05d}: {shard.rows} reports",
-    cache_policy=NO_CACHE,
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAY_S,
-    retry_condition_fn=storage_may_recover,
+    **USES_THE_ROOT,
 )
 def translate_shard(shard: Shard, engine: Engine) -> int | State[Any]:
     """Translate a shard of the plan; returns how many reports it has.
@@ -73,10 +67,7 @@ def translate_shard(shard: Shard, engine: Engine) -> int | State[Any]:
 @task(
     name="publish",
     task_run_name="publish {record.dataset}",
-    cache_policy=NO_CACHE,
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAY_S,
-    retry_condition_fn=storage_may_recover,
+    **USES_THE_ROOT,
 )
 def publish_run(
     settings: TranslateSettings, record: RunRecord, accounts: Mapping[str, HostAccount]
