@@ -306,6 +306,9 @@ def _prepare_prefect(*, verbose: bool) -> None:
         os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    # A temporary server that makes its database on a busy machine takes longer than the 20 s
+    # that Prefect gives it.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 
 def _validated(kind: type[AnySettings], **values: object) -> AnySettings:
