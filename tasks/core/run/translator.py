@@ -122,7 +122,8 @@ class Translator:
         self, work: _ReportWork, text: str, budget_chars: int, halvings: int
     ) -> str:
         """A text's translation, from as many segments as it takes."""
-        parts = segments.split(text, budget_chars, self._prompting.source_lang)
+        unit = self._prompting.profile.unit
+        parts = segments.split(text, budget_chars, self._prompting.source_lang, unit)
         # All of them, also when one fails: what is accepted is there for the next run.
         answers = await asyncio.gather(
             *(self._piece(work, piece.text, halvings) for piece in parts.pieces),

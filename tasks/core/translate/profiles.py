@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tasks.core.errors import ConfigurationError
+from tasks.core.translate.segments import Unit
 
 Think = bool | str
 """What a request says of thinking: off, on, or how much."""
@@ -32,6 +33,7 @@ class Profile:
 
     `system` and `user` are formats with {source}, {target} (language names) and, in
     `user`, {text}. `families` are the beginnings of model names it is chosen for.
+    `unit` is the most that one request holds.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Profile:
     families: tuple[str, ...] = ()
     think: Think = False
     options: Mapping[str, float] = field(default_factory=dict)
+    unit: Unit = "report"
 
     @property
     def label(self) -> str:
@@ -84,6 +87,15 @@ PROFILES = (
         families=("gpt-oss",),
         think="low",
         options=SAMPLING,
+    ),
+    Profile(
+        # For models trained on sentence pairs alone: they know no instructions.
+        name="sentence",
+        version=1,
+        user="{text}",
+        families=("reports-fr-en",),
+        options=SAMPLING,
+        unit="sentence",
     ),
 )
 DEFAULT_PROFILE = PROFILES[0]

@@ -1,7 +1,8 @@
 """Splitting a report that does not fit the context, and putting it back together.
 
 Paragraphs stay whole where they fit, then sentences, then words; the whitespace
-between the pieces is kept aside and comes back unchanged.
+between the pieces is kept aside and comes back unchanged. A model that was made for
+single sentences gets them one by one, whatever would fit.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import sentencex
 
@@ -20,6 +22,9 @@ OUTPUT_PER_INPUT = 1.3
 
 SPARE_TOKENS = 64
 """For the chat template's own tokens."""
+
+Unit = Literal["report", "sentence"]
+"""What one request may hold at most, where it fits: as much as possible, or one sentence."""
 
 _PARAGRAPH = re.compile(r"\n[^\S\n]*(?:\n\s*)?")
 _WORD = re.compile(r"\S+\s*|\s+")
@@ -62,8 +67,8 @@ def has_nothing_to_translate(text: str) -> bool:
     return not any(character.isalpha() for character in text)
 
 
-def split(text: str, budget_chars: int, lang: str) -> SplitText:
-    """The text as pieces of at most `budget_chars` characters.
+def split(text: str, budget_chars: int, lang: str, unit: Unit = "report") -> SplitText:
+    """The text as pieces of at most `budget_chars` characters, and at most one `unit`.
 
     `split(text, n, lang).joined([piece.text for piece in pieces]) == text`, always.
     """
@@ -71,6 +76,12 @@ def split(text: str, budget_chars: int, lang: str) -> SplitText:
     if not body:
         return SplitText(lead=text, pieces=())
     start = text.index(body)
+    if unit == "sentence":
+        paragraphs, sentences, *finer = _cutters(lang)
+        cut = [part for paragraph in paragraphs(text[start:]) for part in sentences(paragraph)]
+        parts = list(_without_blank_starts(cut))
+        units = [piece for part in parts for piece in _units(part, budget_chars, tuple(finer))]
+        return SplitText(lead=text[:start], pieces=tuple(units))
     units = list(_units(text[start:], budget_chars, _cutters(lang)))
     return SplitText(lead=text[:start], pieces=tuple(_packed(units, budget_chars)))
 

@@ -50,7 +50,8 @@ def test_an_unknown_profile() -> None:
     with pytest.raises(ConfigurationError) as raised:
         choose_profile("gemma3", "fancy")
     assert str(raised.value) == (
-        "--profile fancy: there is no such profile; give one of plain, single-turn, low-thinking"
+        "--profile fancy: there is no such profile; give one of plain, single-turn, low-thinking, "
+        "sentence"
     )
 
 
@@ -61,7 +62,10 @@ def test_profiles_are_told_apart_by_their_labels() -> None:
     assert DEFAULT_PROFILE.label == "plain/1"
 
 
-@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+INSTRUCTING = [profile for profile in PROFILES if profile.name != "sentence"]
+
+
+@pytest.mark.parametrize("profile", INSTRUCTING, ids=lambda profile: profile.name)
 def test_messages_hold_the_text_unchanged(profile: Profile) -> None:
     """A text stands between the tags as it is: braces and percent signs are not formats."""
     text = "Le {source} {0} %s {{rein}}\n"
@@ -70,6 +74,14 @@ def test_messages_hold_the_text_unchanged(profile: Profile) -> None:
     assert f"<report>\n{text}\n</report>" in messages[-1]["content"]
     assert "French" in messages[0]["content"]
     assert "English" in messages[0]["content"]
+
+
+def test_a_model_of_sentence_pairs_is_sent_the_text_alone() -> None:
+    """The demo model's profile sends the sentence as it is, without a word of instruction."""
+    profile = choose_profile("reports-fr-en")
+    assert profile.unit == "sentence"
+    text = "Le {source} {0} %s"
+    assert bound(profile).messages(text) == [{"role": "user", "content": text}]
 
 
 def test_a_family_without_a_system_role() -> None:

@@ -50,6 +50,25 @@ def test_neighbours_that_fit_together_are_together(text: str, budget: int) -> No
         assert len(first.text) + len(first.separator) + len(second.text) > budget
 
 
+@given(TEXTS, BUDGETS)
+def test_single_sentences_lose_nothing_and_fit(text: str, budget: int) -> None:
+    """Sentence by sentence, the same promises hold: nothing is lost, everything fits."""
+    parts = split(text, budget, "fr", "sentence")
+    assert restored(parts) == text
+    assert all(0 < len(piece.text) <= budget for piece in parts.pieces)
+    assert all(piece.text == piece.text.strip() for piece in parts.pieces)
+
+
+def test_single_sentences_are_not_joined() -> None:
+    """Where a model wants single sentences, neighbours stay apart although they would fit."""
+    parts = split("Pompe arrêtée. Le palier vibre.\n\n- joint usé ;\n", 500, "fr", "sentence")
+    assert [piece.text for piece in parts.pieces] == [
+        "Pompe arrêtée.",
+        "Le palier vibre.",
+        "- joint usé ;",
+    ]
+
+
 def test_a_short_text_is_one_piece() -> None:
     """A text that fits is not split, and its outer whitespace is kept aside."""
     assert split("  Le rein.\n\nLe foie. \n", 100, "fr") == SplitText(
