@@ -1,0 +1,1 @@
+"""The demo model: the grammar its corpus is made from, its training and its evaluation."""

@@ -1,0 +1,1 @@
+"""Training of the demo model; it needs requirements.lock of this folder, nothing else does."""
