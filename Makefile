@@ -4,13 +4,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Training has requirements of its own; where no wheel of PyTorch for the CPU is found, tell pip
+# of PyTorch's CPU index (PIP_EXTRA_INDEX_URL).
+TRAINING := .venv-training
+TRAINING_LOCK := deployments/demo_model/training/requirements.lock
 
-.PHONY: help demo test test-fast check format bench lock check-bounds docs clean
+.PHONY: help demo test test-fast check format bench model lock check-bounds docs clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
-demo: $(READY)  ## Translate the sample reports on two local servers and show the result
+demo: $(READY)  ## Translate the sample reports with a small model on two local servers
 	@rm -rf demo-output
 	$(BIN)/reports demo
 
@@ -34,6 +38,10 @@ format: $(READY)  ## Bring the code into shape
 bench: $(READY)  ## Compare the dispatch policies with a naive gather, side by side
 	$(BIN)/python -m tests.bench.dispatch
 
+model: $(TRAINING)/.ready  ## Train the demo model again from nothing (about an hour on two cores)
+	$(TRAINING)/bin/python -m deployments.demo_model.training.train --out data/demo_model
+	$(TRAINING)/bin/python -m deployments.demo_model.training.evaluate data/demo_model/reports-fr-en.gguf
+
 docs: $(READY)  ## Write the data dictionary from the schema
 	$(BIN)/python -m tasks.core.data_dictionary > data/README.md
 
@@ -47,8 +55,13 @@ check-bounds:  ## Start a Prefect server from a fresh resolution of the bounds (
 	deployments/check_bounds.sh $(PYTHON)
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(TRAINING) build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis .import_linter_cache demo-output
+
+$(TRAINING)/.ready: $(TRAINING_LOCK)
+	$(PYTHON) -m venv $(TRAINING)
+	$(TRAINING)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(TRAINING_LOCK)
+	@touch $@
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

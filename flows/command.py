@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
@@ -243,13 +243,17 @@ def demo(
     root: Annotated[
         str, Parameter(name="--root", help="Folder for what the demo writes.")
     ] = "demo-output",
+    engine: Annotated[
+        Literal["llama", "simulated"],
+        Parameter(help="llama: a small language model; simulated: word by word, with any timing."),
+    ] = "llama",
     verbose: Verbose = False,
 ) -> int:
     """Translate the sample reports on two local servers and show the result."""
     _prepare_prefect(verbose=verbose)
-    from flows.local import run_demo
+    from flows.demo import run_demo
 
-    return run_demo(root)
+    return run_demo(root, engine)
 
 
 @app.command

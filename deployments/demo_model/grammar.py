@@ -63,4 +63,3 @@ class Grammar:
         """All lines that make text."""
         for group in (*self.sentences.values(), *self.phrases.values()):
             yield from group
-

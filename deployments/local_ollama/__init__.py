@@ -1,7 +1,7 @@
-"""An Ollama-compatible HTTP server with a timing model in place of a language model.
+"""An Ollama-compatible HTTP server with a simulated or a small language model.
 
-It serves the demo, the tests and the benchmarks of this project. It does not translate: it
-answers word by word from a small lexicon and takes as long as its settings say.
+It serves the demo, the tests and the benchmarks of this project. The simulation does not translate:
+it answers word by word from a small lexicon and takes as long as its settings say.
 """
 
 from deployments.local_ollama.process import ServerProcess, local_server, local_servers

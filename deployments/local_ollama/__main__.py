@@ -8,16 +8,20 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from deployments.local_ollama.faults import FaultError, Rule
+from deployments.local_ollama.modelfile import read_modelfile
 from deployments.local_ollama.server import LocalServer
 from deployments.local_ollama.settings import Settings, seconds_to_keep
 
-NOTICE = (
-    "This server simulates Ollama: it answers word by word from a small lexicon and takes the time "
-    "its settings say. It is no language model."
-)
+_OWN_NAME = Settings().model
+NOTICES = {
+    "simulated": "This server simulates Ollama: it answers word by word from a small lexicon and "
+    "takes the time its settings say. It is no language model.",
+    "llama": "This server answers like Ollama, with a language model that llama.cpp runs here.",
+}
 _HELP = {
     "host": "address to listen on, this machine only (OLLAMA_HOST)",
     "port": "port to listen on; 0 takes any free one (OLLAMA_HOST)",
@@ -25,13 +29,18 @@ _HELP = {
     "max_queue": "requests that may wait for a load (OLLAMA_MAX_QUEUE)",
     "keep_alive": "how long an idle model stays: seconds or 5m; -1 for ever (OLLAMA_KEEP_ALIVE)",
     "context_length": "tokens per slot where a request sets none (OLLAMA_CONTEXT_LENGTH)",
-    "model": "name of the one model (LOCAL_OLLAMA_MODEL)",
+    "model": "name of the model it comes with (LOCAL_OLLAMA_MODEL)",
     "prefill_rate": "prompt tokens read per second, 0 for no time (LOCAL_OLLAMA_PREFILL_RATE)",
     "decode_rate": "tokens written per second, 0 for no time (LOCAL_OLLAMA_DECODE_RATE)",
     "slowdown": "alpha in rate / (1 + alpha * (n - 1)) for n answers (LOCAL_OLLAMA_SLOWDOWN)",
     "load_seconds": "seconds a load takes (LOCAL_OLLAMA_LOAD_SECONDS)",
     "jitter": "largest relative change of an answer's time (LOCAL_OLLAMA_JITTER)",
     "seed": "seed of the jitter (LOCAL_OLLAMA_SEED)",
+    "max_loaded": "models loaded at once, 0 for 3 (OLLAMA_MAX_LOADED_MODELS)",
+    "load_timeout": "seconds after which a load is given up, 0 for never (OLLAMA_LOAD_TIMEOUT)",
+    "engine": "simulated, or llama for a real model (LOCAL_OLLAMA_ENGINE)",
+    "model_file": "Modelfile or .gguf of the model it comes with (LOCAL_OLLAMA_MODEL_FILE)",
+    "threads": "threads of one loaded model, with llama (LOCAL_OLLAMA_THREADS)",
 }
 
 
@@ -52,7 +61,7 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, list[Rule], argparse.Name
     from_environment = Settings.from_environment(os.environ)
     parser = argparse.ArgumentParser(
         prog="python -m deployments.local_ollama",
-        description="An Ollama-compatible server that simulates one translating model.",
+        description="An Ollama-compatible server with a simulated or a small model.",
     )
     for field in fields(Settings):
         current = getattr(from_environment, field.name)
@@ -61,6 +70,8 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, list[Rule], argparse.Name
             kind = _keep_alive
         elif field.name == "context_length":
             kind = int
+        elif field.name == "model_file":
+            kind = str
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=kind,
@@ -76,8 +87,15 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, list[Rule], argparse.Name
     )
     options = parser.parse_args(arguments)
     given = {field.name: getattr(options, field.name) for field in fields(Settings)}
-    settings = replace(from_environment, **given)
+    settings = _named(replace(from_environment, **given))
     return settings.instant() if options.instant else settings, _faults(options.fault), options
+
+
+def _named(settings: Settings) -> Settings:
+    """A real model is not called what the simulation calls its own: it has its file's name."""
+    if settings.engine == "simulated" or settings.model_file is None or settings.model != _OWN_NAME:
+        return settings
+    return replace(settings, model=read_modelfile(Path(settings.model_file)).weights.stem)
 
 
 def _keep_alive(text: str) -> float:
@@ -104,7 +122,7 @@ async def _serve(settings: Settings, faults: list[Rule], *, until_stdin_closes: 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with LocalServer(settings, faults) as server:
-        sys.stdout.write(f"Listening on {server.url}\n{NOTICE}\n")
+        sys.stdout.write(f"Listening on {server.url}\n{NOTICES[settings.engine]}\n")
         sys.stdout.flush()
         watched = asyncio.create_task(_stdin_closed(stop)) if until_stdin_closes else None
         await stop.wait()

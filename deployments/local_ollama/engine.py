@@ -4,11 +4,21 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from deployments.local_ollama.models import Model
+
 OnText = Callable[[str], Awaitable[None]]
 
 
 class EngineError(Exception):
-    """The engine failed; the message is what Ollama would say, under status 500."""
+    """The engine failed; the message is what Ollama would say under `status`.
+
+    After a status of 500 and above the model is loaded anew for the next request; below, the engine
+    refused one request and goes on as it is.
+    """
+
+    def __init__(self, message: str, status: int = 500) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +44,50 @@ class LaunchOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen: the request's options over the model's over Ollama's own.
+
+    A negative `seed` asks for chance; every other one for the same answer to the same prompt.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.9
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_last_n: int = 64
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int = -1
+
+
+@dataclass(frozen=True, slots=True)
 class CompletionRequest:
     """One prompt that fits the context, and how far its answer may go.
 
-    `output_limit` is in tokens. `slow_by` multiplies the time the answer takes; an engine whose
-    time is not its own to choose may wait instead.
+    `prompt` is the rendered prompt in tokens, already cut to the context; `messages` is the
+    conversation it was rendered from. `output_limit` is in tokens and above 0. `output_format` is
+    None, "json" or a JSON schema. `slow_by` multiplies the time the answer takes; an engine whose
+    time is not its own to choose may wait instead. Unless it is `streamed`, nobody waits for the
+    pieces of the answer, and an engine may hand them over late.
     """
 
+    prompt: tuple[int, ...]
     messages: tuple[Message, ...]
-    prompt_tokens: int
     output_limit: int
+    sampling: Sampling = Sampling()
     output_format: str | Mapping[str, Any] | None = None
     stop: tuple[str, ...] = ()
     slow_by: float = 1.0
+    streamed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """An answer with its token counts and its durations in nanoseconds.
 
+    `prompt_tokens` counts the whole prompt, cached tokens too; `tokens` are those of the answer.
     `done` is False, and `done_reason` None, where the engine gave up part of the way.
     """
 
@@ -63,50 +98,18 @@ class Completion:
     output_ns: int
     done_reason: Literal["stop", "length"] | None = "stop"
     done: bool = True
+    tokens: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCard:
-    """What `/api/tags`, `/api/ps` and `/api/show` say of the one model an engine serves."""
+class LoadedModel(Protocol):
+    """A model that is ready. The scheduler gives it at most as many answers at a time as slots."""
 
-    name: str
-    digest: str
-    size: int
-    family: str
-    format: str
-    parameter_size: str
-    quantization_level: str
-    trained_context: int
-    modified_ns: int
-    template: str
-    license: str
-
-
-class Engine(Protocol):
-    """Answers prompts. The scheduler decides when, and calls `load` before the first answer."""
-
-    @property
-    def card(self) -> ModelCard:
-        """What is known of the model."""
+    def tokens(self, text: str) -> list[int]:
+        """Tokens of the text: special ones recognised, the first one added where the model does."""
         ...
 
-    async def load(self, options: LaunchOptions) -> None:
-        """Make the model ready. Cancelling it leaves the model unloaded."""
-        ...
-
-    def unload(self) -> None:
-        """Begin to free the model; the next `load` waits for the rest.
-
-        Never called while an answer is being made.
-        """
-        ...
-
-    def count(self, messages: Sequence[Message]) -> int:
-        """Tokens of the rendered conversation."""
-        ...
-
-    def cut(self, messages: Sequence[Message], limit: int, keep: int) -> tuple[Message, ...]:
-        """The conversation in at most `limit` tokens: its first `keep` tokens and its tail."""
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of the tokens."""
         ...
 
     async def complete(
@@ -114,6 +117,21 @@ class Engine(Protocol):
     ) -> Completion:
         """Answer; with `on_text`, hand over each piece of text as it is made, in order.
 
-        Cancelling it ends the work at once.
+        Cancelling it ends the work at once and frees the slot. Raises EngineError.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Free the model. Never called while an answer is being made."""
+        ...
+
+
+class Engine(Protocol):
+    """Loads models. The scheduler decides when."""
+
+    async def load(self, model: Model, launch: LaunchOptions, slots: int) -> LoadedModel:
+        """Make the model ready for `slots` answers at a time. Raises EngineError.
+
+        Cancelling it leaves nothing loaded.
         """
         ...

@@ -1,7 +1,6 @@
-"""Who may run when: the queue for a model that is not loaded, and the slots of one that is."""
+"""Who may run when: the queue for models that are not loaded, and those that are."""
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -9,147 +8,110 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployments.local_ollama.engine import Engine, LaunchOptions
-from deployments.local_ollama.stats import Gauge, Stats
+from deployments.local_ollama.engine import Engine, EngineError, LaunchOptions
+from deployments.local_ollama.models import Model
+from deployments.local_ollama.runners import Runner, Runners
+from deployments.local_ollama.slots import Slots
+from deployments.local_ollama.stats import Stats
+
+LOADED_BY_DEFAULT = 3
 
 
 class QueueFullError(Exception):
-    """Too many requests already wait for the model to be loaded."""
-
-
-class Slots:
-    """A fixed number of places, given out in the order they were asked for; the queue is endless.
-
-    Not asyncio.Semaphore: its fairness differs between Python versions, and the gauges have to move
-    in the same step as the permit.
-    """
-
-    def __init__(self, count: int, running: Gauge, queued: Gauge) -> None:
-        self._free = count
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._running = running
-        self._queued = queued
-
-    @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """Hold one place; leaving, also by cancellation, hands it to the next in line."""
-        await self._acquire()
-        try:
-            yield
-        finally:
-            self._release()
-
-    async def _acquire(self) -> None:
-        if self._free:
-            self._free -= 1
-            self._running.up()
-            return
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
-        self._queued.up()
-        try:
-            await place
-        except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                self._release()
-            raise
-        finally:
-            self._queued.down()
-
-    def _release(self) -> None:
-        self._running.down()
-        while self._waiting:
-            place = self._waiting.popleft()
-            if not place.done():
-                self._running.up()
-                place.set_result(None)
-                return
-        self._free += 1
-
-
-@dataclass(slots=True, eq=False)
-class Runner:
-    """One loaded model. `users` are the requests admitted to it, in a slot or waiting for one."""
-
-    options: LaunchOptions
-    slots: Slots
-    keep_alive: float
-    users: int = 0
-    stale: bool = False
-    expires_at: float | None = None
-    expiry: asyncio.TimerHandle | None = None
-
-    def fits(self, options: LaunchOptions) -> bool:
-        """Whether a request with these options can run without loading the model again."""
-        return not self.stale and self.options == options
-
-    def expires(self) -> float:
-        """When an idle model will be unloaded, in unix seconds; infinite for never."""
-        return time.time() + self.keep_alive if self.expires_at is None else self.expires_at
+    """Too many requests already wait for a model to be loaded."""
 
 
 @dataclass(slots=True, eq=False)
 class _Pending:
+    model: Model
     options: LaunchOptions
-    keep_alive: float
+    keep_alive: float | None
     admitted: asyncio.Future[Runner] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for this any more."""
+        return self.admitted.done()
+
 
 class Scheduler:
-    """Admits requests to one model, loading it where its options ask for that.
+    """Admits requests to models, loading those that are not loaded as the request wants them.
 
-    A request that fits the loaded model goes straight to its slots, past everyone who waits for
-    another load: that is what Ollama does, and it can starve them. Loads happen one at a time.
+    A request that fits a loaded model goes straight to its slots, past everyone who waits for a
+    load: that is what Ollama does, and it can starve them. Loads happen one at a time. With
+    `max_loaded` models loaded, the idle one with the shortest keep-alive makes room, or if none is
+    idle the one with the shortest keep-alive as soon as it is.
     """
 
-    def __init__(self, engine: Engine, stats: Stats, *, slots: int, max_queue: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        stats: Stats,
+        *,
+        slots: int,
+        max_queue: int,
+        max_loaded: int = 0,
+        keep_alive: float = 300.0,
+        load_timeout: float = 300.0,
+    ) -> None:
         self._engine = engine
         self._stats = stats
         self._slots = slots
         self._max_queue = max_queue
-        self._runner: Runner | None = None
-        self._pending: deque[_Pending] = deque()
+        self._max_loaded = max_loaded or LOADED_BY_DEFAULT
+        self._keep_alive = keep_alive
+        self._load_timeout = load_timeout
         self._changed = asyncio.Event()
+        self._loaded = Runners(self._changed.set)
+        self._pending: deque[_Pending] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._serving = False
         self._next_load_takes = 0.0
 
     @property
+    def runners(self) -> tuple[Runner, ...]:
+        """The loaded models; one that is being loaded does not count."""
+        return self._loaded.all()
+
+    @property
     def runner(self) -> Runner | None:
-        """The loaded model, or None; one that is being loaded does not count."""
-        return self._runner
+        """The model loaded first of those that are, or None."""
+        return next(iter(self.runners), None)
 
     @asynccontextmanager
-    async def admitted(self, options: LaunchOptions, keep_alive: float) -> AsyncIterator[Runner]:
-        """Use the model, loaded with `options`; it then stays for `keep_alive` seconds of idleness.
+    async def admitted(
+        self, model: Model, options: LaunchOptions, keep_alive: float | None
+    ) -> AsyncIterator[Runner]:
+        """Use a model loaded with `options`; it then stays for `keep_alive` seconds of idleness.
 
         Raises QueueFullError at once if the model has to be loaded and the queue is full, and what
         the engine raises if the load fails.
         """
-        runner = self._runner
+        runner = self._loaded.get(model.blob)
         if runner is not None and runner.fits(options):
             runner.users += 1
         else:
-            runner = await self._wait_for_load(options, keep_alive)
-        self._keep(runner, keep_alive)
+            runner = await self._wait_for_load(_Pending(model, options, keep_alive))
+        self._loaded.keep(runner, keep_alive)
         try:
             yield runner
         finally:
-            self._leave(runner)
+            self._loaded.leave(runner)
 
-    def unload(self) -> None:
+    def unload(self, model: Model) -> None:
         """Unload as soon as nobody uses the model; requests that come until then delay it."""
-        if self._runner is not None:
-            self._keep(self._runner, 0.0)
-            self._retire_if_idle(self._runner)
+        runner = self._loaded.get(model.blob)
+        if runner is not None:
+            self._loaded.keep(runner, 0.0)
+            self._loaded.retire_if_idle(runner)
 
     def reload_slowly(self, seconds: float) -> None:
         """Make every later request wait for a new load, which takes at least `seconds`."""
         self._next_load_takes = seconds
-        if self._runner is not None:
-            self._runner.stale = True
+        for runner in self.runners:
+            runner.stale = True
 
     async def close(self) -> None:
         """Stop loading; requests still waiting are cancelled."""
@@ -159,18 +121,14 @@ class Scheduler:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait({self._worker})
-        if self._runner is not None:
-            self._drop_timer(self._runner)
-            self._runner = None
-            self._engine.unload()
+        await self._loaded.close()
 
-    async def _wait_for_load(self, options: LaunchOptions, keep_alive: float) -> Runner:
+    async def _wait_for_load(self, pending: _Pending) -> Runner:
         # Requests whose client left keep their place until it is their turn, as in Ollama. The one
         # being served has left the queue; until the worker has taken one, there is room for it.
         if len(self._pending) >= self._max_queue + (0 if self._serving else 1):
             self._stats.overflows += 1
             raise QueueFullError
-        pending = _Pending(options, keep_alive)
         pending.admitted.add_done_callback(lambda _: self._changed.set())
         self._pending.append(pending)
         self._stats.queued.up()
@@ -181,7 +139,7 @@ class Scheduler:
         except asyncio.CancelledError:
             granted = pending.admitted
             if granted.done() and not granted.cancelled() and granted.exception() is None:
-                self._leave(granted.result())
+                self._loaded.leave(granted.result())
             raise
         finally:
             self._stats.queued.down()
@@ -191,49 +149,36 @@ class Scheduler:
             while self._pending:
                 pending = self._pending.popleft()
                 self._serving = True
-                if pending.admitted.done():
-                    continue
                 try:
                     await self._admit(pending)
                 except Exception as error:  # noqa: BLE001
                     # Whatever the engine's load raised is the waiting request's to report.
-                    if not pending.admitted.done():
+                    if not pending.gone:
                         pending.admitted.set_exception(error)
         finally:
             self._serving = False
             self._worker = None
 
     async def _admit(self, pending: _Pending) -> None:
-        if self._runner is None or not self._runner.fits(pending.options):
-            if not await self._made_room(pending):
+        while not pending.gone:
+            runner = self._loaded.get(pending.model.blob)
+            if runner is not None and runner.fits(pending.options):
+                runner.users += 1
+                pending.admitted.set_result(runner)
                 return
-            if self._runner is None and not await self._loaded(pending):
-                return
-        if self._runner is None:
-            return
-        if pending.admitted.done():
-            self._retire_if_idle(self._runner)
-        else:
-            self._runner.users += 1
-            pending.admitted.set_result(self._runner)
+            in_the_way = runner or self._loaded.to_evict(self._max_loaded)
+            if in_the_way is None:
+                await self._load_for(pending)
+            elif in_the_way.users:
+                self._changed.clear()
+                await self._changed.wait()
+            else:
+                self._stats.reloads += runner is not None
+                self._loaded.remove(in_the_way)
 
-    async def _made_room(self, pending: _Pending) -> bool:
-        """Wait until the model in the way is idle and unload it; False if the client left."""
-        while self._runner is not None and self._runner.users:
-            if pending.admitted.done():
-                return False
-            self._changed.clear()
-            await self._changed.wait()
-        if self._runner is not None:
-            self._stats.reloads += 1
-            self._drop_timer(self._runner)
-            self._runner = None
-            self._engine.unload()
-        return not pending.admitted.done()
-
-    async def _loaded(self, pending: _Pending) -> bool:
+    async def _load_for(self, pending: _Pending) -> None:
         """Load for `pending`; if its client leaves, so does the load, and the next starts anew."""
-        load = asyncio.create_task(self._load(pending.options))
+        load = asyncio.create_task(self._load(pending))
         try:
             either: set[asyncio.Future[Any]] = {load, pending.admitted}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -243,48 +188,27 @@ class Scheduler:
                 await asyncio.wait({load})
                 self._stats.loads_aborted += 1
         if load.cancelled():
-            return False
-        load.result()
-        self._stats.loads += 1
-        slots = Slots(self._slots, self._stats.running, self._stats.queued)
-        self._runner = Runner(pending.options, slots, pending.keep_alive)
-        return True
-
-    async def _load(self, options: LaunchOptions) -> None:
-        until = time.monotonic() + self._next_load_takes
-        await self._engine.load(options)
-        await asyncio.sleep(until - time.monotonic())
-        self._next_load_takes = 0.0
-
-    def _keep(self, runner: Runner, seconds: float) -> None:
-        self._drop_timer(runner)
-        runner.keep_alive = seconds
-
-    def _leave(self, runner: Runner) -> None:
-        runner.users -= 1
-        if not runner.users:
-            self._retire_if_idle(runner)
-            self._changed.set()
-
-    def _retire_if_idle(self, runner: Runner) -> None:
-        if runner.users or runner is not self._runner:
             return
-        self._drop_timer(runner)
-        runner.expires_at = time.time() + runner.keep_alive
-        if runner.keep_alive <= 0:
-            self._expire(runner)
-        elif runner.keep_alive < math.inf:
-            loop = asyncio.get_running_loop()
-            runner.expiry = loop.call_later(runner.keep_alive, self._expire, runner)
+        runner = load.result()
+        self._stats.loads += 1
+        self._loaded.add(runner)
+        if pending.gone:
+            self._loaded.retire_if_idle(runner)
 
-    def _expire(self, runner: Runner) -> None:
-        if runner is self._runner and not runner.users:
-            self._runner = None
-            self._engine.unload()
-            self._changed.set()
-
-    def _drop_timer(self, runner: Runner) -> None:
-        runner.expires_at = None
-        if runner.expiry is not None:
-            runner.expiry.cancel()
-            runner.expiry = None
+    async def _load(self, pending: _Pending) -> Runner:
+        until = time.monotonic() + self._next_load_takes
+        await self._loaded.all_closed()
+        try:
+            async with asyncio.timeout(self._load_timeout or None):
+                ready = await self._engine.load(pending.model, pending.options, self._slots)
+                try:
+                    await asyncio.sleep(until - time.monotonic())
+                except asyncio.CancelledError:
+                    await ready.close()
+                    raise
+        except TimeoutError as late:
+            raise EngineError("timed out waiting for llama-server to start") from late
+        self._next_load_takes = 0.0
+        keep = self._keep_alive if pending.keep_alive is None else pending.keep_alive
+        slots = Slots(self._slots, self._stats.running, self._stats.queued)
+        return Runner(pending.model, pending.options, slots, ready, keep)

@@ -3,20 +3,27 @@
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
 
-from deployments.local_ollama.app import Api
+from deployments.local_ollama.app import VERSIONS, Api
+from deployments.local_ollama.control import Control
+from deployments.local_ollama.create import model_of
 from deployments.local_ollama.engine import Engine
 from deployments.local_ollama.faults import FaultPlan, Rule
 from deployments.local_ollama.inference import Inference
+from deployments.local_ollama.management import Management
 from deployments.local_ollama.misbehaviour import Misbehaviour, break_off
+from deployments.local_ollama.modelfile import read_modelfile
+from deployments.local_ollama.models import Model
 from deployments.local_ollama.scheduler import Scheduler
 from deployments.local_ollama.settings import Settings
 from deployments.local_ollama.stats import Stats
-from deployments.local_ollama.timing_engine import TimingEngine
+from deployments.local_ollama.store import ModelStore
+from deployments.local_ollama.timing_engine import TimingEngine, simulated_model
 
 FaultRules = Iterable[Rule | Mapping[str, Any]]
 _BACKLOG = 2048
@@ -42,12 +49,16 @@ class LocalServer:
         self.stats = Stats()
         self.faults = FaultPlan()
         self._leave = leave
-        self.engine = engine or TimingEngine(self.settings)
+        self.engine = engine or engine_of(self.settings)
+        self.store = ModelStore([built_in_model(self.settings)])
         self.scheduler = Scheduler(
             self.engine,
             self.stats,
             slots=self.settings.slots,
             max_queue=self.settings.max_queue,
+            max_loaded=self.settings.max_loaded,
+            keep_alive=self.settings.keep_alive,
+            load_timeout=self.settings.load_timeout,
         )
         self._misbehaviour = Misbehaviour(self, self.scheduler, self._exit)
         self._first_faults = [_rule(each) for each in faults]
@@ -79,16 +90,17 @@ class LocalServer:
         """Begin to listen. Raises OSError where the address is taken."""
         inference = Inference(
             settings=self.settings,
-            engine=self.engine,
+            store=self.store,
             scheduler=self.scheduler,
             faults=self.faults,
             stats=self.stats,
             misbehaviour=self._misbehaviour,
         )
         api = Api(
-            engine=self.engine,
-            scheduler=self.scheduler,
+            version=VERSIONS[self.settings.engine],
             inference=inference,
+            management=Management(self.settings, self.store, self.scheduler),
+            control=Control(self.faults, self.stats, self._misbehaviour),
             faults=self.faults,
             stats=self.stats,
             misbehaviour=self._misbehaviour,
@@ -119,6 +131,7 @@ class LocalServer:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        self.store.close()
 
     def refuse(self, seconds: float | None) -> None:
         """Close every connection and take no new one for `seconds`, or for ever with None."""
@@ -176,3 +189,25 @@ class LocalServer:
 
 def _rule(given: Rule | Mapping[str, Any]) -> Rule:
     return given if isinstance(given, Rule) else Rule.from_json(dict(given))
+
+
+def engine_of(settings: Settings) -> Engine:
+    """The engine that the settings ask for. Raises ValueError where it is not installed."""
+    if settings.engine == "simulated":
+        return TimingEngine(settings)
+    try:
+        from deployments.local_ollama.llama_engine import LlamaEngine
+    except ImportError as missing:
+        raise ValueError(
+            f"engine llama: {missing.name or missing} is not installed: run "
+            "`pip install -e '.[llama]'` or `make demo`"
+        ) from missing
+    engine: Engine = LlamaEngine(threads=settings.threads)
+    return engine
+
+
+def built_in_model(settings: Settings) -> Model:
+    """The model a server comes with. Raises ValueError and OSError for a file it cannot use."""
+    if settings.model_file is None:
+        return simulated_model(settings)
+    return model_of(read_modelfile(Path(settings.model_file)), settings.model)

@@ -2,17 +2,21 @@
 
 import ipaddress
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
+from deployments.local_ollama.go.text import parse_duration
+
 DEFAULT_PORT = 11434
 DEFAULT_CONTEXT_LENGTH = 4096
 LEAST_CONTEXT = 4
+ENGINES = ("simulated", "llama")
 HIGHEST_PORT = 65535
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_NOT_NEGATIVE = (
+    *("max_queue", "max_loaded", "load_timeout"),
+    *("prefill_rate", "decode_rate", "slowdown", "load_seconds"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,10 @@ class Settings:
 
     `slowdown` is alpha in r(n) = r(1) / (1 + alpha * (n - 1)), the decode rate of each of n
     concurrent answers. `jitter` is the largest relative change of an answer's decode time, drawn
-    from `seed` and the text, so that the same text always takes the same time.
+    from `seed` and the text, so that the same text always takes the same time. `max_loaded` of 0
+    leaves the number of loaded models to the server, and a `load_timeout` of 0 a load all the time
+    it takes. `model_file` is the Modelfile or GGUF file of the model that the server comes with;
+    the simulation needs none. `threads` are those of one loaded model.
     """
 
     host: str = "127.0.0.1"
@@ -37,6 +44,11 @@ class Settings:
     load_seconds: float = 1.0
     jitter: float = 0.0
     seed: int = 0
+    max_loaded: int = 0
+    load_timeout: float = 300.0
+    engine: str = "simulated"
+    model_file: str | None = None
+    threads: int = 1
 
     def __post_init__(self) -> None:
         _require_loopback(self.host)
@@ -44,7 +56,13 @@ class Settings:
             raise ValueError(f"slots is {self.slots}: a server needs at least one slot")
         if not 0 <= self.port <= HIGHEST_PORT:
             raise ValueError(f"port is {self.port}: use 0 (any free port) to 65535")
-        for name in ("max_queue", "prefill_rate", "decode_rate", "slowdown", "load_seconds"):
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine is {self.engine!r}: use one of {', '.join(ENGINES)}")
+        if self.engine == "llama" and not self.model_file:
+            raise ValueError("engine is llama, which needs a model: give --model-file PATH")
+        if self.threads < 1:
+            raise ValueError(f"threads is {self.threads}: use 1 or more")
+        for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more")
         if not 0 <= self.jitter < 1:
@@ -60,15 +78,19 @@ class Settings:
         if "OLLAMA_HOST" in given:
             settings["host"], settings["port"] = split_host(given["OLLAMA_HOST"])
         if "OLLAMA_KEEP_ALIVE" in given:
-            settings["keep_alive"] = _keep_alive(given["OLLAMA_KEEP_ALIVE"])
+            settings["keep_alive"] = _seconds("OLLAMA_KEEP_ALIVE", given["OLLAMA_KEEP_ALIVE"])
         if given.get("OLLAMA_CONTEXT_LENGTH", "0") != "0":
             length = given["OLLAMA_CONTEXT_LENGTH"]
             settings["context_length"] = _number("OLLAMA_CONTEXT_LENGTH", length, int)
         for field, variable, kind in _PLAIN_VARIABLES:
             if variable in given:
                 settings[field] = _number(variable, given[variable], kind)
-        if "LOCAL_OLLAMA_MODEL" in given:
-            settings["model"] = given["LOCAL_OLLAMA_MODEL"]
+        if "OLLAMA_LOAD_TIMEOUT" in given:
+            timeout = _seconds("OLLAMA_LOAD_TIMEOUT", given["OLLAMA_LOAD_TIMEOUT"])
+            settings["load_timeout"] = 0.0 if math.isinf(timeout) else timeout
+        for field in ("model", "engine", "model_file"):
+            if (variable := f"LOCAL_OLLAMA_{field.upper()}") in given:
+                settings[field] = given[variable]
         return cls(**settings)
 
     def instant(self) -> Self:
@@ -88,6 +110,8 @@ class Settings:
 _PLAIN_VARIABLES: tuple[tuple[str, str, type[int | float]], ...] = (
     ("slots", "OLLAMA_NUM_PARALLEL", int),
     ("max_queue", "OLLAMA_MAX_QUEUE", int),
+    ("max_loaded", "OLLAMA_MAX_LOADED_MODELS", int),
+    ("threads", "LOCAL_OLLAMA_THREADS", int),
     ("prefill_rate", "LOCAL_OLLAMA_PREFILL_RATE", float),
     ("decode_rate", "LOCAL_OLLAMA_DECODE_RATE", float),
     ("slowdown", "LOCAL_OLLAMA_SLOWDOWN", float),
@@ -105,25 +129,13 @@ def _number(variable: str, text: str, kind: type[int | float]) -> int | float:
         raise ValueError(f"{variable} is {text!r}: give {wanted}") from error
 
 
-def parse_duration(text: str) -> float:
-    """Seconds in a Go duration such as `1h30m` or `250ms`. Raises ValueError for anything else."""
-    sign = -1.0 if text.startswith("-") else 1.0
-    rest = text.lstrip("+-") if text[:1] in ("+", "-") else text
-    if rest == "0":
-        return 0.0
-    parts = list(_DURATION.finditer(rest))
-    if not parts or "".join(part.group() for part in parts) != rest:
-        raise ValueError(f'time: invalid duration "{text}"')
-    return sign * sum(float(part[1]) * _SECONDS[part[2]] for part in parts)
-
-
 def seconds_to_keep(value: float | str) -> float:
     """A keep_alive as seconds: a number is seconds, text is a Go duration, negative is forever."""
     seconds = parse_duration(value) if isinstance(value, str) else float(value)
     return math.inf if seconds < 0 else seconds
 
 
-def _keep_alive(text: str) -> float:
+def _seconds(variable: str, text: str) -> float:
     try:
         return seconds_to_keep(float(text))
     except ValueError:
@@ -132,7 +144,7 @@ def _keep_alive(text: str) -> float:
         return seconds_to_keep(text)
     except ValueError as error:
         raise ValueError(
-            f"OLLAMA_KEEP_ALIVE is {text!r}: give seconds (300, -1 for ever) or a duration (5m)"
+            f"{variable} is {text!r}: give seconds (300, -1 for ever) or a duration (5m)"
         ) from error
 
 

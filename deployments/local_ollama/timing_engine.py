@@ -1,40 +1,59 @@
 """An engine that takes the time of a language model and answers from a lexicon.
 
-A token is four characters of text, rounded up per message, and every message costs four more
-tokens for its role. The rule is crude on purpose: anyone can work out the expected count.
+A token is four characters of text, rounded up, or one of the marks `<|...|>`. The template of the
+model that comes with this engine puts four marks around every message. The rule is crude on
+purpose: anyone can work out the expected count.
 """
 
 import asyncio
 import hashlib
-import heapq
-import itertools
 import json
+import operator
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from deployments.local_ollama.engine import (
     Completion,
     CompletionRequest,
     LaunchOptions,
     Message,
-    ModelCard,
     OnText,
 )
 from deployments.local_ollama.lexicon import Lexicon
+from deployments.local_ollama.models import Model
+from deployments.local_ollama.naming import full_name
 from deployments.local_ollama.settings import Settings
+from deployments.local_ollama.shared_decoder import SharedDecoder
 
 CHARACTERS_PER_TOKEN = 4
 TOKENS_PER_MESSAGE = 4
 TRAINED_CONTEXT = 32768
+TEMPLATE = (
+    "{{ range .Messages }}<|message|><|{{ .Role }}|><|content|>{{ .Content }}<|end|>{{ end }}"
+)
+PIECES_REMEMBERED = 1 << 18
+_MARK = re.compile(r"(<\|[^|<>]*\|>)")
 _REPORT = re.compile(r"<report>\n?(.*?)\n?</report>", re.DOTALL)
 
 
 def count_tokens(text: str) -> int:
-    """Tokens of `text`, by the rule of this module."""
+    """Tokens of a text without marks, by the rule of this module."""
     return -(-len(text) // CHARACTERS_PER_TOKEN)
+
+
+def pieces_of(text: str) -> list[str]:
+    """The text, token by token."""
+    step = CHARACTERS_PER_TOKEN
+    pieces: list[str] = []
+    for part in _MARK.split(text):
+        if _MARK.fullmatch(part):
+            pieces.append(part)
+        else:
+            pieces += [part[at : at + step] for at in range(0, len(part), step)]
+    return pieces
 
 
 def source_text(messages: Sequence[Message]) -> str:
@@ -48,117 +67,105 @@ def source_text(messages: Sequence[Message]) -> str:
     return str(blocks[-1]) if blocks else last
 
 
-class SharedDecoder:
-    """Decode time shared by concurrent answers: n of them each run at 1 / (1 + alpha * (n - 1)).
+def simulated_model(settings: Settings) -> Model:
+    """A model that owns to being simulated."""
+    digest = hashlib.sha256(f"timing model {settings.model}".encode()).hexdigest()
+    return Model(
+        name=full_name(settings.model),
+        digest=digest,
+        size=1 << 20,
+        blob=f"sha256:{hashlib.sha256(digest.encode()).hexdigest()}",
+        path=None,
+        family="simulated",
+        format="simulated",
+        parameter_size="0",
+        quantization_level="none",
+        trained_context=TRAINED_CONTEXT,
+        model_info={
+            "general.architecture": "simulated",
+            "simulated.context_length": TRAINED_CONTEXT,
+        },
+        template=TEMPLATE,
+        license="Simulation: a timing model and a word list, no language model.",
+        modified_ns=1_767_225_600_000_000_000,
+    )
 
-    It keeps one clock of work done, in the seconds a lone answer would have needed. The clock slows
-    down as answers join and speeds up as they leave, so a wait is an alarm on that clock.
-    """
 
-    def __init__(self, slowdown: float) -> None:
-        self._slowdown = slowdown
-        self._active = 0
-        self._work = 0.0
-        self._moved_at = 0.0
-        self._alarms: list[tuple[float, int, asyncio.Future[None]]] = []
-        self._order = itertools.count()
-        self._timer: asyncio.TimerHandle | None = None
+class Vocabulary(dict[str, int]):
+    """The number of every piece seen lately, and back; a number depends on its piece alone."""
 
-    @contextmanager
-    def answer(self) -> Iterator[float]:
-        """Count as one active answer; yields the reading of the work clock at its start."""
-        self._advance()
-        self._active += 1
-        self._set_timer()
-        try:
-            yield self._work
-        finally:
-            self._advance()
-            self._active -= 1
-            self._set_timer()
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: dict[int, str] = {}
 
-    async def until(self, work: float) -> None:
-        """Wait until the work clock reads `work`; call it only inside `answer`."""
-        self._advance()
-        if work <= self._work:
-            return
-        alarm = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._alarms, (work, next(self._order), alarm))
-        self._set_timer()
-        await alarm
+    def __missing__(self, piece: str) -> int:
+        number = zlib.crc32(piece.encode("utf-8", "surrogatepass"))
+        self[piece] = number
+        self._pieces[number] = piece
+        return number
 
-    def _stretch(self) -> float:
-        return 1.0 + self._slowdown * max(0, self._active - 1)
+    def text(self, numbers: Sequence[int]) -> str:
+        """The pieces in a row; of one forgotten the replacement character."""
+        known = self._pieces.get
+        return "".join([known(number, "\ufffd") for number in numbers])
 
-    def _advance(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if self._active:
-            self._work += (now - self._moved_at) / self._stretch()
-        self._moved_at = now
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        while self._alarms and self._alarms[0][2].done():
-            heapq.heappop(self._alarms)
-        if self._alarms:
-            wait = max(0.0, self._alarms[0][0] - self._work) * self._stretch()
-            self._timer = asyncio.get_running_loop().call_later(wait, self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        self._advance()
-        # A timer may fire a hair early by the work clock, which adds up many small floats.
-        due = self._work + 1e-9
-        while self._alarms and self._alarms[0][0] <= due:
-            alarm = heapq.heappop(self._alarms)[2]
-            if not alarm.done():
-                alarm.set_result(None)
-        self._set_timer()
+    def forget_if_full(self) -> None:
+        """Begin again where PIECES_REMEMBERED is reached; not between two calls for one text."""
+        if len(self) > PIECES_REMEMBERED:
+            self.clear()
+            self._pieces.clear()
 
 
 class TimingEngine:
-    """The engine of the simulation: deterministic answers, durations from the settings' rates."""
+    """The engine of the simulation: deterministic answers, durations from the settings' rates.
+
+    It runs every model alike, whatever its weights.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lexicon = Lexicon.french_to_english()
         self._decoder = SharedDecoder(settings.slowdown)
-        self._card = _card(settings)
+        self._vocabulary = Vocabulary()
+        self.card = simulated_model(settings)
 
-    @property
-    def card(self) -> ModelCard:
-        """A model that owns to being simulated."""
-        return self._card
-
-    async def load(self, options: LaunchOptions) -> None:  # noqa: ARG002 - all alike
+    async def load(
+        self,
+        model: Model,  # noqa: ARG002 - all are run alike
+        launch: LaunchOptions,  # noqa: ARG002
+        slots: int,  # noqa: ARG002
+    ) -> "TimedModel":
         """Take the time of a load."""
         await asyncio.sleep(self._settings.load_seconds)
+        return TimedModel(self._settings, self._lexicon, self._decoder, self._vocabulary)
 
-    def unload(self) -> None:
+
+class TimedModel:
+    """A loaded model of the timing engine."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        lexicon: Lexicon,
+        decoder: SharedDecoder,
+        vocabulary: Vocabulary,
+    ) -> None:
+        self._settings = settings
+        self._lexicon = lexicon
+        self._decoder = decoder
+        self._vocabulary = vocabulary
+
+    def tokens(self, text: str) -> list[int]:
+        """A number for each piece of the text, the same on every server."""
+        self._vocabulary.forget_if_full()
+        return [self._vocabulary[piece] for piece in pieces_of(text)]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The pieces with these numbers; of those long forgotten, the replacement character."""
+        return self._vocabulary.text(tokens)
+
+    async def close(self) -> None:
         """Nothing is held."""
-
-    def count(self, messages: Sequence[Message]) -> int:
-        """Tokens of the messages, by the rule of this module."""
-        return sum(count_tokens(each.content) + TOKENS_PER_MESSAGE for each in messages)
-
-    def cut(self, messages: Sequence[Message], limit: int, keep: int) -> tuple[Message, ...]:
-        """System messages and the newest turns that fit; where even the last does not, its tail."""
-        kept = list(messages)
-        while self.count(kept) > limit:
-            oldest = next((i for i, m in enumerate(kept[:-1]) if m.role != "system"), None)
-            if oldest is None:
-                break
-            del kept[oldest]
-        excess = self.count(kept) - limit
-        if excess <= 0:
-            return tuple(kept)
-        last = kept[-1]
-        head = last.content[: keep * CHARACTERS_PER_TOKEN]
-        tail = max(0, count_tokens(last.content) - excess - keep) * CHARACTERS_PER_TOKEN
-        shorter = head + (last.content[-tail:] if tail else "")
-        return (*kept[:-1], Message(last.role, shorter))
 
     async def complete(
         self, request: CompletionRequest, on_text: OnText | None = None
@@ -167,21 +174,21 @@ class TimingEngine:
         text, reason = self._answer(request)
         started = time.monotonic_ns()
         if self._settings.prefill_rate:
-            seconds = request.prompt_tokens / self._settings.prefill_rate
+            seconds = len(request.prompt) / self._settings.prefill_rate
             await asyncio.sleep(seconds * request.slow_by)
         read = time.monotonic_ns()
         await self._decode(text, request, on_text)
         return Completion(
             text=text,
-            prompt_tokens=request.prompt_tokens,
+            prompt_tokens=len(request.prompt),
             output_tokens=count_tokens(text),
             prompt_ns=max(1, read - started),
             output_ns=max(1, time.monotonic_ns() - read),
-            done_reason="stop" if reason == "stop" else "length",
+            done_reason=reason,
         )
 
-    def _answer(self, request: CompletionRequest) -> tuple[str, str]:
-        text = self._lexicon.translate(source_text(request.messages))
+    def _answer(self, request: CompletionRequest) -> tuple[str, Literal["stop", "length"]]:
+        text = self._lexicon.translate(self._source(request))
         if request.output_format:
             text = _as_json(text, request.output_format)
         ends = [at for at in (text.find(word) for word in request.stop if word) if at >= 0]
@@ -191,19 +198,27 @@ class TimingEngine:
             return text[: request.output_limit * CHARACTERS_PER_TOKEN], "length"
         return text, "stop"
 
+    def _source(self, request: CompletionRequest) -> str:
+        """What the prompt still has of the text to translate: of a cut prompt, all that is left."""
+        source, prompt = source_text(request.messages), self.text(request.prompt)
+        return source if source in prompt else _MARK.sub("", prompt)
+
     async def _decode(self, text: str, request: CompletionRequest, on_text: OnText | None) -> None:
         per_token = self._seconds_per_token(text) * request.slow_by
-        if not per_token and on_text is None:
-            return
-        pieces = range(0, len(text), CHARACTERS_PER_TOKEN)
+        step = CHARACTERS_PER_TOKEN
+        pieces = [text[at : at + step] for at in range(0, len(text), step)]
         with self._decoder.answer() as start:
-            if on_text is None:
+            if not request.streamed:
                 await self._decoder.until(start + len(pieces) * per_token)
+                # Only a text that repeats itself is of interest piece by piece now.
+                if not any(map(operator.eq, pieces, pieces[1:])):
+                    pieces = [text]
+            if on_text is None:
                 return
-            for made, at in enumerate(pieces, start=1):
-                if per_token:
+            for made, piece in enumerate(pieces, start=1):
+                if per_token and request.streamed:
                     await self._decoder.until(start + made * per_token)
-                await on_text(text[at : at + CHARACTERS_PER_TOKEN])
+                await on_text(piece)
 
     def _seconds_per_token(self, text: str) -> float:
         rate = self._settings.decode_rate
@@ -228,20 +243,3 @@ def _as_json(text: str, wanted: str | Mapping[str, Any]) -> str:
         )
         name = next(texts, name)
     return json.dumps({name: text}, ensure_ascii=False)
-
-
-def _card(settings: Settings) -> ModelCard:
-    digest = hashlib.sha256(f"timing model {settings.model}".encode()).hexdigest()
-    return ModelCard(
-        name=settings.model,
-        digest=digest,
-        size=1 << 20,
-        family="simulated",
-        format="simulated",
-        parameter_size="0",
-        quantization_level="none",
-        trained_context=TRAINED_CONTEXT,
-        modified_ns=1_767_225_600_000_000_000,
-        template="{{ .Prompt }}",
-        license="Simulation: a timing model and a word list, no language model.",
-    )

@@ -4,22 +4,24 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.local_ollama.engine import Completion, ModelCard
+from deployments.local_ollama.engine import Completion
+from deployments.local_ollama.gguf import Float32
+from deployments.local_ollama.go.text import number, number32
 
 JSON = "application/json; charset=utf-8"
 PLAIN_JSON = "application/json"
 NDJSON = "application/x-ndjson"
 TEXT = "text/plain; charset=utf-8"
+PLAIN_TEXT = "text/plain"
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 PROMPT_TOO_LONG = (
     "the prompt is longer than the context length currently available to the model; shorten the "
     "prompt, adjust the context length in settings, or use a model with a longer context length"
 )
-_NEVER_NS = 9_223_372_036_000_000_000
 _ESCAPES = {
     "<": "\\u003c",
     ">": "\\u003e",
@@ -39,6 +41,20 @@ def encode(value: Any) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return _LONE_SURROGATE.sub("\ufffd", text).encode()
+
+
+def encode_numbers(value: Any) -> str:
+    """JSON as Go's encoder writes it, fractions too: as plain as Go makes them."""
+    if isinstance(value, dict):
+        pairs = (f"{encode_numbers(key)}:{encode_numbers(each)}" for key, each in value.items())
+        return "{" + ",".join(pairs) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(encode_numbers(each) for each in value) + "]"
+    if isinstance(value, Float32):
+        return number32(value) if math.isfinite(value) else "null"
+    if isinstance(value, float):
+        return number(value) if math.isfinite(value) else "null"
+    return encode(value).decode()
 
 
 def timestamp(unix_ns: int) -> str:
@@ -73,7 +89,6 @@ class AnswerShape:
 
     model: str
     chat: bool
-    with_context: bool = False
 
     def piece(self, text: str) -> dict[str, Any]:
         """One line of a stream, before the last."""
@@ -83,8 +98,19 @@ class AnswerShape:
         """The answer to a request that only loads or unloads."""
         return {**self._head(""), "done": True, "done_reason": done_reason}
 
+    def rendered(self, prompt: str) -> dict[str, Any]:
+        """The answer to a request that only wants to see its prompt."""
+        head = self._head("", role="")
+        return {**head, "done": False, "_debug_info": {"rendered_template": prompt}}
+
     def whole(
-        self, answer: Completion, total_ns: int, load_ns: int, *, streamed: bool = False
+        self,
+        answer: Completion,
+        total_ns: int,
+        load_ns: int,
+        *,
+        context: Sequence[int] = (),
+        streamed: bool = False,
     ) -> dict[str, Any]:
         """The full answer, or after a stream its last line, which repeats no text."""
         body = self._head("" if streamed else answer.text)
@@ -93,8 +119,8 @@ class AnswerShape:
             return body
         if answer.done_reason:
             body["done_reason"] = answer.done_reason
-        if self.with_context:
-            body["context"] = list(range(answer.prompt_tokens + answer.output_tokens))
+        if context:
+            body["context"] = list(context)
         numbers = {
             "total_duration": total_ns,
             "load_duration": load_ns,
@@ -106,72 +132,10 @@ class AnswerShape:
         body.update((name, number) for name, number in numbers.items() if number)
         return body
 
-    def _head(self, text: str) -> dict[str, Any]:
+    def _head(self, text: str, role: str = "assistant") -> dict[str, Any]:
         head: dict[str, Any] = {"model": self.model, "created_at": timestamp(time.time_ns())}
         if self.chat:
-            head["message"] = {"role": "assistant", "content": text}
+            head["message"] = {"role": role, "content": text}
         else:
             head["response"] = text
         return head
-
-
-def full_name(model: str) -> str:
-    """The name with its tag; no tag means `latest`."""
-    return model if ":" in model else f"{model}:latest"
-
-
-def details(card: ModelCard) -> dict[str, Any]:
-    """A model's `details`, as `/api/ps` and `/api/show` give them."""
-    return {
-        "parent_model": "",
-        "format": card.format,
-        "family": card.family,
-        "families": [card.family],
-        "parameter_size": card.parameter_size,
-        "quantization_level": card.quantization_level,
-    }
-
-
-def listed(card: ModelCard) -> dict[str, Any]:
-    """One entry of `/api/tags`."""
-    return {
-        "name": full_name(card.name),
-        "model": full_name(card.name),
-        "modified_at": timestamp(card.modified_ns),
-        "size": card.size,
-        "digest": card.digest,
-        "details": {**details(card), "context_length": card.trained_context},
-        "capabilities": ["completion"],
-    }
-
-
-def running(card: ModelCard, context_length: int, expires_at: float) -> dict[str, Any]:
-    """One entry of `/api/ps`; `expires_at` is in unix seconds, infinite for never."""
-    until = _NEVER_NS if math.isinf(expires_at) else int(expires_at * 1e9)
-    return {
-        "name": full_name(card.name),
-        "model": full_name(card.name),
-        "size": card.size,
-        "digest": card.digest,
-        "details": details(card),
-        "expires_at": timestamp(until),
-        "size_vram": 0,
-        "context_length": context_length,
-    }
-
-
-def shown(card: ModelCard) -> Mapping[str, Any]:
-    """The answer of `/api/show`."""
-    return {
-        "license": card.license,
-        "modelfile": f"# A simulated model: there is no file behind it\nFROM {card.name}\n"
-        f"TEMPLATE {card.template}\n",
-        "template": card.template,
-        "details": details(card),
-        "model_info": {
-            "general.architecture": card.family,
-            f"{card.family}.context_length": card.trained_context,
-        },
-        "capabilities": ["completion"],
-        "modified_at": timestamp(card.modified_ns),
-    }

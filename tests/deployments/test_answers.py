@@ -10,10 +10,13 @@ import pytest
 from deployments.local_ollama import LocalServer, Settings
 from deployments.local_ollama.engine import Message
 from deployments.local_ollama.lexicon import Lexicon
+from deployments.local_ollama.overflow import newest_that_fit
+from deployments.local_ollama.prompt import render
+from deployments.local_ollama.shared_decoder import SharedDecoder
 from deployments.local_ollama.timing_engine import (
-    SharedDecoder,
-    TimingEngine,
+    TEMPLATE,
     count_tokens,
+    pieces_of,
     source_text,
 )
 from tests.deployments.conftest import answer, ask, chat, generate, serving
@@ -170,9 +173,14 @@ async def test_too_long_prompt_is_cut_silently_by_default(
 
 def test_oldest_messages_go_first_when_a_chat_is_too_long() -> None:
     """The system message and the newest turn survive a cut that dropping old turns can satisfy."""
-    engine = TimingEngine(Settings())
     system, old, new = Message("system", "s"), Message("user", "x" * 400), Message("user", "n")
-    assert engine.cut([system, old, new], limit=40, keep=4) == (system, new)
+    kept = newest_that_fit(
+        [system, old, new],
+        lambda messages: render(TEMPLATE, messages),
+        lambda text: list(range(len(pieces_of(text)))),
+        40,
+    )
+    assert kept.messages == (system, new)
 
 
 async def test_json_format_wraps_the_answer(

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from deployments.local_ollama import Settings, local_server, local_servers
+from deployments.local_ollama import LocalServer, Settings, local_server, local_servers
+from deployments.local_ollama.go.text import parse_duration
 from deployments.local_ollama.process import CHECKOUT, ServerStartError
-from deployments.local_ollama.settings import parse_duration, seconds_to_keep, split_host
+from deployments.local_ollama.settings import seconds_to_keep, split_host
+from tests.deployments.gguf_files import gguf
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -126,17 +128,23 @@ def test_settings_come_from_ollamas_variables() -> None:
         "OLLAMA_HOST": "http://127.0.0.1:11500", "OLLAMA_NUM_PARALLEL": "4",
         "OLLAMA_MAX_QUEUE": "", "OLLAMA_KEEP_ALIVE": "-1", "OLLAMA_CONTEXT_LENGTH": "8192",
         "LOCAL_OLLAMA_DECODE_RATE": "12.5", "LOCAL_OLLAMA_MODEL": "m",
+        "OLLAMA_MAX_LOADED_MODELS": "2", "OLLAMA_LOAD_TIMEOUT": "1m", "LOCAL_OLLAMA_THREADS": "3",
+        "LOCAL_OLLAMA_ENGINE": "llama", "LOCAL_OLLAMA_MODEL_FILE": "m.gguf",
     })  # fmt: skip
     assert settings == Settings(
-        port=11500, slots=4, keep_alive=math.inf, context_length=8192, decode_rate=12.5, model="m"
-    )
+        port=11500, slots=4, keep_alive=math.inf, context_length=8192, decode_rate=12.5, model="m",
+        max_loaded=2, load_timeout=60.0, threads=3, engine="llama", model_file="m.gguf",
+    )  # fmt: skip
 
 
 def test_command_line_carries_every_setting() -> None:
     """A child started with a server's command line has exactly its settings."""
     from deployments.local_ollama.__main__ import _read
 
-    settings = Settings(slots=3, keep_alive=math.inf, context_length=99, jitter=0.25, seed=7)
+    settings = Settings(
+        slots=3, keep_alive=math.inf, context_length=99, jitter=0.25, seed=7, max_loaded=2,
+        engine="llama", model_file="m.gguf", threads=2, model="m",
+    )  # fmt: skip
     assert _read(settings.command_line())[0] == settings
 
 
@@ -148,6 +156,10 @@ def test_command_line_carries_every_setting() -> None:
         ({"port": 70000}, "port is 70000"),
         ({"decode_rate": -1.0}, "decode_rate is -1"),
         ({"jitter": 1.0}, "jitter is 1"),
+        ({"engine": "magic"}, "engine is 'magic'"),
+        ({"engine": "llama"}, "needs a model: give --model-file"),
+        ({"threads": 0}, "threads is 0"),
+        ({"max_loaded": -1}, "max_loaded is -1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(given: dict[str, Any], words: str) -> None:
@@ -187,3 +199,32 @@ def test_negative_keep_alive_is_for_ever() -> None:
 def test_hosts_are_read_as_ollama_reads_them(text: str, place: tuple[str, int]) -> None:
     """OLLAMA_HOST may hold a scheme, a host, a port, in any of Ollama's forms."""
     assert split_host(text) == place
+
+
+def test_an_engine_that_is_not_installed_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name, the reason and the next step stand in one line."""
+    weights = tmp_path / "model.gguf"
+    weights.write_bytes(gguf())
+    monkeypatch.setitem(sys.modules, "deployments.local_ollama.llama_engine", None)
+    with pytest.raises(ValueError, match=r"engine llama: .* not installed: run .*\[llama\]"):
+        LocalServer(Settings(engine="llama", model_file=str(weights)))
+
+
+def test_a_model_file_gives_the_simulation_its_model(tmp_path: Path) -> None:
+    """The built-in model can come from a file, whatever the engine."""
+    weights = tmp_path / "model.gguf"
+    weights.write_bytes(gguf())
+    server = LocalServer(Settings(model="tiny", model_file=str(weights)))
+    (model,) = server.store.listed()
+    assert (model.name, model.parameter_size, model.path) == ("tiny:latest", "160", weights)
+
+
+def test_a_child_that_cannot_use_its_model_says_why() -> None:
+    """A model file that is missing is told with its path."""
+    with (
+        pytest.raises(ServerStartError, match=r"no-such\.gguf: there is no such file"),
+        local_server(Settings(model_file="no-such.gguf")),
+    ):
+        pass

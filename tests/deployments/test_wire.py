@@ -7,8 +7,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from deployments.local_ollama import LocalServer, Settings, wire
-from deployments.local_ollama.timing_engine import TimingEngine
+from deployments.local_ollama import LocalServer, Settings, cards, wire
+from deployments.local_ollama.timing_engine import simulated_model
 from tests.deployments.conftest import MODEL, ask, chat, generate
 
 
@@ -38,8 +38,9 @@ def test_timestamps_drop_trailing_zeros(ns: int, text: str) -> None:
 
 def test_endless_keep_alive_has_a_timestamp() -> None:
     """A model that never expires still shows a time that parsers accept."""
-    card = TimingEngine(Settings()).card
-    assert wire.running(card, 64, math.inf)["expires_at"].startswith("2262-")
+    assert cards.running(simulated_model(Settings()), 64, math.inf)["expires_at"].startswith(
+        "2262-"
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ async def test_small_paths(instant: LocalServer, http: aiohttp.ClientSession) ->
         assert response.status == 200
     async with http.get(instant.url + "/api/version") as response:
         assert (await response.json())["version"].endswith("-simulated")
-        assert response.headers["Server"] == "local-ollama-simulation"
+        assert response.headers["Server"] == "local-ollama"
     async with http.get(instant.url + "/nope") as response:
         assert (response.status, await response.text()) == (404, "404 page not found")
         assert response.headers["Content-Type"] == "text/plain"

@@ -6,6 +6,7 @@ import re
 import signal
 import urllib.error
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import polars as pl
@@ -27,12 +28,22 @@ from tests.flows.harness import (
 SECONDS = 60.0
 
 
+ENGINES = ("llama", "simulated")
+Demo = tuple[Reports, Command]
+
+
 @pytest.fixture(scope="module", autouse=True)
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Reports, Command]]:
-    """The demo, which takes its time: it runs beside the other tests of this module."""
-    reports = Reports(tmp_path_factory.mktemp("demo"), api=None)
-    with reports.start("demo", "--root", reports.root) as command:
-        yield reports, command
+def demos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Demo]]:
+    """Both demos, which take their time: they run beside the other tests of this module."""
+    with ExitStack() as stack:
+        started = {}
+        for engine in ENGINES:
+            reports = Reports(tmp_path_factory.mktemp(engine), api=None)
+            arguments = ["demo", "--root", reports.root]
+            if engine != "llama":
+                arguments += ["--engine", engine]
+            started[engine] = reports, stack.enter_context(reports.start(*arguments))
+        yield started
 
 
 def test_local_hosts_run_until_interrupted(reports: Reports) -> None:
@@ -88,14 +99,18 @@ def test_serve_serves_until_interrupted(reports: Reports) -> None:
     assert "Traceback" not in ended.said
 
 
-def test_demo_shows_the_whole_job(demo: tuple[Reports, Command]) -> None:
+@pytest.mark.parametrize(
+    ("engine", "notice"),
+    [("llama", "They run a small language model"), ("simulated", "These servers simulate")],
+)
+def test_demo_shows_the_whole_job(demos: dict[str, Demo], engine: str, notice: str) -> None:
     """`reports demo` works with no Prefect server of ours, and shows what it did and what next."""
-    reports, command = demo
+    reports, command = demos[engine]
     ended = command.wait()
     assert ended.code == 0, ended.said
     assert ended.err == ""
     assert "\x1b" not in ended.out
-    assert "These servers simulate" in ended.out
+    assert notice in ended.out
     assert "temporary Prefect server" in ended.out
     assert "80 reports: 80 translated" in ended.out
 
@@ -104,13 +119,10 @@ def test_demo_shows_the_whole_job(demo: tuple[Reports, Command]) -> None:
     table = ended.out[ended.out.index("80 reports: 80 translated") :]
     for url, host in record["hosts"].items():
         assert re.search(rf"^{url} +4 +{host['requests']} +0 ", table, re.MULTILINE)
-    # A row of French and one of marked English for each source format.
-    shown = re.findall(r"^  fr  (.+)\n  en  (.+?)   (.*)$", ended.out, re.MULTILINE)
-    assert len(shown) == 4
-    for french, english, mark in shown:
-        assert mark == "[simulated]"
-        assert french != english
-    assert len(re.findall(r"\.(?:csv|jsonl|parquet|txt), row \d+ \(http://", ended.out)) == 4
+    # A report of each source format, both languages side by side.
+    for suffix in ("csv", "jsonl", "parquet", "txt"):
+        assert re.search(rf"\.{suffix},\s+row \d+\)", ended.out), suffix
+    assert ended.out.count(" tokens in ") == 4
 
     # The line that reads the result is one to copy, and so is the command for real hosts.
     [glob] = re.findall(r'pl\.read_parquet\("(.+?)"\)', ended.out)
@@ -121,3 +133,26 @@ def test_demo_shows_the_whole_job(demo: tuple[Reports, Command]) -> None:
     [given] = re.findall(r"^  reports (run .+)$", ended.out, re.MULTILINE)
     assert "--host http://gpu1:11434=4 --host http://gpu2:11434=8" in given
     assert "--model " in given
+
+
+def test_the_language_model_comes_nearer_than_a_lexicon(demos: dict[str, Demo]) -> None:
+    """The demo says how near its translations come to those by hand; the model beats the lexicon.
+
+    And it says that the model knows this domain only.
+    """
+    scores = {engine: _score(command.wait().out) for engine, (_, command) in demos.items()}
+    (model, floor), (lexicon, same_floor) = scores["llama"], scores["simulated"]
+    assert floor == same_floor
+    assert floor + 10 < lexicon
+    assert lexicon + 5 < model
+    assert "knows this domain only" in " ".join(demos["llama"][1].wait().out.split())
+
+
+def _score(out: str) -> tuple[float, float]:
+    """ChrF of the translations and of the French itself, as the demo prints them."""
+    [(score, floor)] = re.findall(
+        r"^chrF against 48 translations by hand: ([\d.]+) \(the French text itself: ([\d.]+);",
+        out,
+        re.MULTILINE,
+    )
+    return float(score), float(floor)

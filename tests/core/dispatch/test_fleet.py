@@ -6,6 +6,7 @@ import dataclasses
 import pytest
 
 from deployments.local_ollama import LocalServer, Settings
+from deployments.local_ollama.store import asked_model
 from tasks.core.dispatch import events
 from tasks.core.dispatch.dispatcher import Dispatcher
 from tasks.core.dispatch.health import HostState
@@ -131,8 +132,8 @@ async def test_a_host_that_answers_everything_but_texts() -> None:
 async def test_other_weights_under_the_same_name() -> None:
     """A host whose model has another digest is left, before it translates anything."""
     async with serving(INSTANT, INSTANT) as servers:
-        engine = servers[1].engine
-        engine._card = dataclasses.replace(engine.card, digest="f" * 64)  # type: ignore[attr-defined]
+        model = asked_model(servers[1].store, servers[1].settings.model)
+        servers[1].store.put(dataclasses.replace(model, digest="f" * 64))
         async with dispatching([place(server) for server in servers], digest_of(servers[0])) as run:
             assert errors_in(await ask_many(run.dispatcher)) == []
             await until(lambda: bool(run.told_of(events.HostLeft)))

@@ -1,0 +1,1 @@
+"""How Go reads and writes: JSON, struct fields, durations, quoted text and templates."""

@@ -1,0 +1,147 @@
+"""The demo: the sample reports on two local servers, and what came of it side by side."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Literal
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from deployments.local_ollama.process import local_servers
+from deployments.local_ollama.settings import Settings as ServerSettings
+from flows.local import CHECKOUT, SAMPLE, command_to_try
+from flows.running import run_flow
+from flows.terminal import console, say
+from tasks.core.errors import ConfigurationError
+from tasks.core.settings import RunSettings
+from tasks.core.storage.publish import translations_folder
+
+EngineName = Literal["llama", "simulated"]
+MODEL = "reports-fr-en"
+MODEL_FILE = CHECKOUT / "data" / "demo_model" / "Modelfile"
+REFERENCES = CHECKOUT / "data" / "sample-references.jsonl"
+SHOWN_CHARS = 220
+WIDTH = 118
+NEEDED = ("xllamacpp", "sacrebleu")
+
+NOTICES = {
+    "llama": (
+        "They run a small language model on this machine's processor. It was made for this demo: "
+        "it knows short technical reports like those of the sample, and nothing else."
+    ),
+    "simulated": (
+        "These servers simulate: they take the time of a model and answer word by word from a "
+        "small lexicon. They do not translate."
+    ),
+}
+
+
+def run_demo(root: str, engine: EngineName) -> int:
+    """Translate the sample on two local servers and show what came of it.
+
+    Raises `ConfigurationError` where the engine needs packages that are not installed.
+    """
+    _require(engine)
+    server = _server(engine)
+    say("Starting two local servers. " + NOTICES[engine])
+    with local_servers([server, server]) as servers:
+        settings = RunSettings(
+            sources=[str(SAMPLE)],
+            root=root,
+            text_column="texte",
+            hosts=[f"{process.url}={server.slots}" for process in servers],
+            model=server.model,
+        )
+        say(f"Translating {SAMPLE.relative_to(CHECKOUT)} (French reports in {_kinds()}).")
+        code = run_flow("run", settings)
+    path = f"{root}/{translations_folder(settings.dataset, settings.target_lang)}/*.parquet"
+    rows = pl.read_parquet(path)
+    _show_side_by_side(rows)
+    _show_score(rows, engine)
+    say("")
+    say(f'>>> pl.read_parquet("{path}")   # {rows.height} rows, {rows.width} columns')
+    hosts = ["http://gpu1:11434=4", "http://gpu2:11434=8"]
+    say("")
+    say("The same with real Ollama servers:")
+    say("  " + command_to_try("data/sample", "out", hosts, "translategemma:12b"))
+    return code
+
+
+def _require(engine: EngineName) -> None:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if engine == "llama" and missing:
+        raise ConfigurationError(
+            f"the demo's language model needs {' and '.join(missing)}: `make demo` installs "
+            "what is missing, `pip install -e '.[demo]'` too; or give --engine simulated"
+        )
+
+
+def _server(engine: EngineName) -> ServerSettings:
+    if engine == "simulated":
+        return ServerSettings(slots=4, decode_rate=200.0, load_seconds=1.0)
+    # More threads than one would only fight over the cores of a small machine.
+    return ServerSettings(
+        slots=4, engine="llama", model=MODEL, model_file=str(MODEL_FILE), threads=1
+    )
+
+
+def _kinds() -> str:
+    suffixes = {path.suffix for path in SAMPLE.rglob("*") if path.is_file()}
+    return ", ".join(sorted(suffixes))
+
+
+def _show_side_by_side(rows: pl.DataFrame) -> None:
+    """A report of each format, as anyone would read it."""
+    suffix = pl.col("source_file").str.extract(r"(\.\w+)$").alias("suffix")
+    kinds = rows.sort("source_chars").with_columns(suffix).partition_by("suffix")
+    table = Table(expand=True, show_lines=True, show_edge=False, pad_edge=False)
+    table.add_column("French", ratio=1)
+    table.add_column("English", ratio=1)
+    for row in (kind.row(kind.height // 3, named=True) for kind in kinds):
+        seconds = row["eval_duration_ns"] / 1e9
+        origin = f"({row['source_file']}, row {row['source_row']})"
+        host = row["host"] or "both hosts"
+        done = f"({host}, {row['output_tokens']} tokens in {seconds:.1f} s)"
+        table.add_row(
+            Text(f"{_short(row['source_text'])}\n{origin}"),
+            Text(f"{_short(row['translated_text'])}\n{done}"),
+        )
+    say("")
+    # A pipe has no width of its own, and the console would cut the table at 80 columns.
+    wide = console if console.is_terminal else Console(file=console.file, width=WIDTH)
+    wide.print(table)
+
+
+def _show_score(rows: pl.DataFrame, engine: EngineName) -> None:
+    """How near the translations are to those made by hand, where there are any."""
+    if importlib.util.find_spec("sacrebleu") is None:
+        return
+    import sacrebleu
+
+    wanted = [json.loads(line) for line in REFERENCES.read_text(encoding="utf-8").splitlines()]
+    both = pl.DataFrame(wanted).join(
+        rows.select("source_file", "source_row", "translated_text", "source_text"),
+        on=["source_file", "source_row"],
+    )
+    references = [both["reference"].to_list()]
+    score = sacrebleu.corpus_chrf(both["translated_text"].to_list(), references).score
+    floor = sacrebleu.corpus_chrf(both["source_text"].to_list(), references).score
+    say("")
+    say(
+        f"chrF against {both.height} translations by hand: {score:.1f} "
+        f"(the French text itself: {floor:.1f}; 100 is the same text)."
+    )
+    if engine == "llama":
+        say(
+            "The model has a few million parameters, learnt from made-up sentences alone, and "
+            "knows this domain only: take a real model for real reports."
+        )
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= SHOWN_CHARS else flat[:SHOWN_CHARS].rstrip() + " …"
