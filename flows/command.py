@@ -91,6 +91,10 @@ ProfileName = Annotated[
 Verbose = Annotated[
     bool, Parameter(name="--verbose", negative=(), help="Show Prefect's own log, too.")
 ]
+Engine = Annotated[
+    Literal["llama", "simulated"],
+    Parameter(help="llama: a small language model; simulated: word by word, at any speed."),
+]
 
 _OPTIONS = {
     "sources": "SOURCE",
@@ -225,16 +229,20 @@ def local_hosts(
     *,
     count: Annotated[int, Parameter(help="How many servers.")] = 2,
     slots: Annotated[int, Parameter(help="Requests that each answers at once.")] = 4,
-    tokens_per_second: Annotated[float, Parameter(help="Speed of each slot; 0: at once.")] = 500.0,
+    tokens_per_second: Annotated[
+        float, Parameter(help="Speed of each simulated slot; 0: at once.")
+    ] = 500.0,
+    engine: Engine = "simulated",
 ) -> int:
     """Run local Ollama-compatible servers until interrupted, to try things on."""
     _at_least_one("--count", count)
     _at_least_one("--slots", slots)
     if tokens_per_second < 0:
         raise ConfigurationError(_wrong("--tokens-per-second", tokens_per_second))
-    from flows.local import run_local_hosts
+    from flows.local import run_local_hosts, server_settings
 
-    return run_local_hosts(count, slots, tokens_per_second)
+    server = server_settings(engine, slots=slots, tokens_per_second=tokens_per_second)
+    return run_local_hosts(count, server, engine)
 
 
 @app.command
@@ -243,10 +251,7 @@ def demo(
     root: Annotated[
         str, Parameter(name="--root", help="Folder for what the demo writes.")
     ] = "demo-output",
-    engine: Annotated[
-        Literal["llama", "simulated"],
-        Parameter(help="llama: a small language model; simulated: word by word, with any timing."),
-    ] = "llama",
+    engine: Engine = "llama",
     verbose: Verbose = False,
 ) -> int:
     """Translate the sample reports on two local servers and show the result."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from typing import Literal
 
 import polars as pl
 from rich.console import Console
@@ -12,41 +10,33 @@ from rich.table import Table
 from rich.text import Text
 
 from deployments.local_ollama.process import local_servers
-from deployments.local_ollama.settings import Settings as ServerSettings
-from flows.local import CHECKOUT, SAMPLE, command_to_try
+from flows.local import (
+    CHECKOUT,
+    NOTICES,
+    SAMPLE,
+    EngineName,
+    command_to_try,
+    require,
+    server_settings,
+)
 from flows.running import run_flow
 from flows.terminal import console, say
-from tasks.core.errors import ConfigurationError
 from tasks.core.settings import RunSettings
 from tasks.core.storage.publish import translations_folder
 
-EngineName = Literal["llama", "simulated"]
-MODEL = "reports-fr-en"
-MODEL_FILE = CHECKOUT / "data" / "demo_model" / "Modelfile"
 REFERENCES = CHECKOUT / "data" / "sample-references.jsonl"
 SHOWN_CHARS = 220
 WIDTH = 118
-NEEDED = ("xllamacpp", "sacrebleu")
-
-NOTICES = {
-    "llama": (
-        "They run a small language model on this machine's processor. It was made for this demo: "
-        "it knows short technical reports like those of the sample, and nothing else."
-    ),
-    "simulated": (
-        "These servers simulate: they take the time of a model and answer word by word from a "
-        "small lexicon. They do not translate."
-    ),
-}
 
 
 def run_demo(root: str, engine: EngineName) -> int:
-    """Translate the sample on two local servers and show what came of it.
+    """Translate the sample on two local servers and show what came of it; returns the exit code.
 
     Raises `ConfigurationError` where the engine needs packages that are not installed.
     """
-    _require(engine)
-    server = _server(engine)
+    server = server_settings(engine)
+    if engine == "llama":
+        require("sacrebleu")
     say("Starting two local servers. " + NOTICES[engine])
     with local_servers([server, server]) as servers:
         settings = RunSettings(
@@ -58,6 +48,8 @@ def run_demo(root: str, engine: EngineName) -> int:
         )
         say(f"Translating {SAMPLE.relative_to(CHECKOUT)} (French reports in {_kinds()}).")
         code = run_flow("run", settings)
+    if code != 0:
+        return code
     path = f"{root}/{translations_folder(settings.dataset, settings.target_lang)}/*.parquet"
     rows = pl.read_parquet(path)
     _show_side_by_side(rows)
@@ -69,24 +61,6 @@ def run_demo(root: str, engine: EngineName) -> int:
     say("The same with real Ollama servers:")
     say("  " + command_to_try("data/sample", "out", hosts, "translategemma:12b"))
     return code
-
-
-def _require(engine: EngineName) -> None:
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if engine == "llama" and missing:
-        raise ConfigurationError(
-            f"the demo's language model needs {' and '.join(missing)}: `make demo` installs "
-            "what is missing, `pip install -e '.[demo]'` too; or give --engine simulated"
-        )
-
-
-def _server(engine: EngineName) -> ServerSettings:
-    if engine == "simulated":
-        return ServerSettings(slots=4, decode_rate=200.0, load_seconds=1.0)
-    # More threads than one would only fight over the cores of a small machine.
-    return ServerSettings(
-        slots=4, engine="llama", model=MODEL, model_file=str(MODEL_FILE), threads=1
-    )
 
 
 def _kinds() -> str:
@@ -118,10 +92,12 @@ def _show_side_by_side(rows: pl.DataFrame) -> None:
 
 def _show_score(rows: pl.DataFrame, engine: EngineName) -> None:
     """How near the translations are to those made by hand, where there are any."""
-    if importlib.util.find_spec("sacrebleu") is None:
+    try:
+        import sacrebleu
+    except ImportError:
+        say("")
+        say("chrF is not shown: sacrebleu is not installed (`pip install -e '.[demo]'`).")
         return
-    import sacrebleu
-
     wanted = [json.loads(line) for line in REFERENCES.read_text(encoding="utf-8").splitlines()]
     both = pl.DataFrame(wanted).join(
         rows.select("source_file", "source_row", "translated_text", "source_text"),

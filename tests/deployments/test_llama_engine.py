@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 _MISSING = "needs the extra `llama`: pip install -e '.[llama]'"
-pytest.importorskip("xllamacpp", reason=_MISSING)
+pytest.importorskip("xllamacpp", reason=_MISSING, exc_type=ImportError)
 pytest.importorskip("gguf", reason="needs the extra `dev`: pip install -e '.[dev]'")
 
 from deployments.local_ollama.engine import (  # noqa: E402
