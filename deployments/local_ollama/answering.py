@@ -113,8 +113,11 @@ class _Answer:
         return responses.raw(body, 200, wire.NDJSON)
 
     async def streamed(self, request: web.Request) -> web.StreamResponse:
-        """The answer line by line. A mistake after the first line is the last."""
-        shape = self._attempt.shape
+        """The answer line by line. A mistake after the first line is the last.
+
+        Where it comes to no good end the record's outcome is set already.
+        """
+        shape, record = self._attempt.shape, self._attempt.record
         response = web.StreamResponse(headers=responses.headers(wire.NDJSON))
         # Ollama sends the head with the first piece, so that an earlier error can have its status.
         response.enable_chunked_encoding()
@@ -125,20 +128,21 @@ class _Answer:
             await response.write(wire.encode(line) + b"\n")
 
         try:
-            made = await self._complete(lambda piece: send(shape.piece(piece)))
-            self._attempt.record.output_tokens = made.output_tokens
-            if made.done:
-                await send(self._last_line(made, streamed=True))
-            elif not response.prepared:
-                await response.prepare(request)
+            try:
+                made = await self._complete(lambda piece: send(shape.piece(piece)))
+                record.output_tokens = made.output_tokens
+                if made.done:
+                    await send(self._last_line(made, streamed=True))
+                elif not response.prepared:
+                    await response.prepare(request)
+            except EngineError as failed:
+                if not response.prepared:
+                    raise
+                record.outcome = "failed"
+                await send(wire.error(str(failed)))
             await response.write_eof()
         except ConnectionError:
-            self._attempt.record.client_left = True
-        except EngineError as failed:
-            if not response.prepared:
-                raise
-            await send(wire.error(str(failed)))
-            await response.write_eof()
+            record.outcome = "cancelled"
         return response
 
     async def _complete(self, send: OnText | None = None) -> Completion:

@@ -1,7 +1,7 @@
 """What the server needs from whatever produces its answers."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from deployments.local_ollama.models import Model
@@ -33,14 +33,18 @@ class Message:
 class LaunchOptions:
     """The options a model is loaded with: two requests that differ in any of them need a reload.
 
-    `context_length` is in tokens and per slot. `automatic` says that nobody asked for that length;
-    a length that somebody asked for never matches it, even where the two are equal.
+    `context_length` is in tokens and per slot. A `num_gpu` below 0 leaves the number to the server.
+    `others` are those that are not as Ollama sets them by itself.
     """
 
     context_length: int
-    automatic: bool = True
     shift: bool = True
+    num_gpu: int = -1
     others: tuple[tuple[str, str], ...] = ()
+
+    def serve(self, wanted: "LaunchOptions") -> bool:
+        """Whether a model that is loaded so does for a request with the options `wanted`."""
+        return wanted == (self if wanted.num_gpu >= 0 else replace(self, num_gpu=wanted.num_gpu))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,11 @@ class Completion:
 
 class LoadedModel(Protocol):
     """A model that is ready. The scheduler gives it at most as many answers at a time as slots."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether whatever runs the model is still there; if not, it is loaded anew."""
+        ...
 
     def tokens(self, text: str) -> list[int]:
         """Tokens of the text: special ones recognised, the first one added where the model does."""

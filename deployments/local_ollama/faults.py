@@ -5,6 +5,8 @@ Nothing here touches the network; `misbehaviour` carries out what this module de
 
 import dataclasses
 import json
+import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ BODY_KINDS = frozenset({"reset_mid_body", "drip", "truncated_json"})
 UNANSWERED_KINDS = BODY_KINDS - {"drip"} | {"refuse", "reset", "hang", "status", "html", "die"}
 TEXT_PATHS = frozenset({"/api/chat", "/api/generate"})
 REPETITIONS = 60
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 LOWEST_STATUS, HIGHEST_STATUS = 200, 599
 
 
@@ -124,6 +127,12 @@ def _check(kind: Any, name: str, value: Any) -> None:
     if not _is_one_of(value, wanted):
         names = " or ".join(each.__name__ for each in wanted)
         raise FaultError(f"fault {kind}: {name} is {json.dumps(value)}; give {names}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FaultError(f"fault {kind}: {name} is {value}; give a number that JSON can hold")
+    if name == "headers" and not all(map(_is_header, value.keys(), value.values())):
+        raise FaultError(
+            f"fault {kind}: headers is {json.dumps(value)}; give names and texts of one line"
+        )
     if name in _LEAST and value < _LEAST[name]:
         raise FaultError(f"fault {kind}: {name} is {value}; the least is {_LEAST[name]}")
     if name == "factor" and value <= 0:
@@ -132,6 +141,10 @@ def _check(kind: Any, name: str, value: Any) -> None:
         raise FaultError(f"fault {kind}: status is {value}; give an HTTP status from 200 to 599")
     if name == "now" and value and kind not in ("refuse", "die", "loading"):
         raise FaultError(f"fault {kind}: only refuse, die and loading can happen now")
+
+
+def _is_header(name: str, value: object) -> bool:
+    return bool(_HEADER_NAME.fullmatch(name)) and isinstance(value, str) and value.isprintable()
 
 
 def _is_one_of(value: object, wanted: tuple[type, ...]) -> bool:

@@ -63,7 +63,7 @@ class Inference:
                 outcome = "cancelled"
             raise
         finally:
-            self._stats.end(record, "cancelled" if record.client_left else outcome)
+            self._stats.end(record, record.outcome or outcome)
         return response
 
     async def _load_or_unload(

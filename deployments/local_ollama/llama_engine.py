@@ -86,6 +86,11 @@ class LlamaModel:
             connector=connector, timeout=aiohttp.ClientTimeout(total=None)
         )
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._runner.runs
+
     def tokens(self, text: str) -> list[int]:
         """Tokens of the text: special ones recognised, the first one added where the model does.
 
@@ -111,10 +116,12 @@ class LlamaModel:
         started = time.monotonic()
         made = _Made()
         async with aclosing(self._events(request)) as events:
-            async for group in events:
-                text = made.add(group)
-                if text and on_text is not None:
-                    await on_text(text)
+            async for arrived in events:
+                # One by one, however they arrived: whoever looks for repetitions counts pieces.
+                for event in arrived:
+                    text = made.add(event)
+                    if text and on_text is not None:
+                        await on_text(text)
         if made.last is None:
             raise await self._runner.failure("the answer broke off")
         await asyncio.sleep((time.monotonic() - started) * (request.slow_by - 1.0))
@@ -126,7 +133,7 @@ class LlamaModel:
         await self._runner.end()
 
     async def _events(self, request: CompletionRequest) -> AsyncGenerator[list[dict[str, Any]]]:
-        """Events of llama.cpp, in groups as they arrived. Raises EngineError."""
+        """Events of llama.cpp, those that arrived together in one list. Raises EngineError."""
         try:
             async with self._http.post("http://llama/completion", json=_asked(request)) as response:
                 if response.status != HTTPStatus.OK:
@@ -139,9 +146,7 @@ class LlamaModel:
                         if "error" in event:
                             status = int(event["error"].get("code", 500))
                             raise EngineError(json.dumps(event), status)
-                    # Apart only where somebody watches them come; together they cost less.
-                    for group in [[each] for each in events] if request.streamed else [events]:
-                        yield group
+                    yield events
         except (aiohttp.ClientError, OSError) as lost:
             raise await self._runner.failure(str(lost)) from lost
 
@@ -153,13 +158,12 @@ class _Made:
     pieces: list[str] = field(default_factory=list)
     last: dict[str, Any] | None = None
 
-    def add(self, events: Sequence[dict[str, Any]]) -> str:
-        """Take events; the text that they add."""
-        text = "".join(event["content"] for event in events)
+    def add(self, event: dict[str, Any]) -> str:
+        """Take an event; the text that it adds."""
+        text: str = event["content"]
         self.pieces.append(text)
-        for event in events:
-            if event["stop"]:
-                self.last = event
+        if event["stop"]:
+            self.last = event
         return text
 
     def completion(self, slow_by: float) -> Completion:

@@ -42,6 +42,11 @@ class LlamaProcess:
         """Where llama.cpp listens."""
         return self._folder / "llama.sock"
 
+    @property
+    def runs(self) -> bool:
+        """Whether the process has been started and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
     async def start(self, **launch: Any) -> None:
         """Return once the model is loaded. Raises EngineError."""
         given = json.dumps({"socket": str(self.socket), **launch})
@@ -120,6 +125,8 @@ class LlamaProcess:
             *lines, rest = (rest + received.decode(errors="replace")).split("\n")
             self._said.extend(_LOG_PREFIX.sub("", line) for line in lines if line.strip())
             rest = rest[-_LONGEST_LINE:]
+        if rest.strip():
+            self._said.append(_LOG_PREFIX.sub("", rest))
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -46,8 +46,8 @@ def read_modelfile(path: Path) -> Modelfile:
             case "LICENSE":
                 licences.append(value)
             case "PARAMETER":
-                name, _, given = value.partition(" ")
-                _set(found.parameters, name, given.strip())
+                name, *given = value.split(None, 1)
+                _set(found.parameters, name, "".join(given))
             case _ if command not in _IGNORED:
                 raise ModelfileError(
                     f"{path}, line {line}: {command} is no command of a Modelfile: use FROM, "

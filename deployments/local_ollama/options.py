@@ -11,7 +11,11 @@ from deployments.local_ollama.models import Model
 from deployments.local_ollama.settings import DEFAULT_CONTEXT_LENGTH, LEAST_CONTEXT
 
 KEPT_AT_FRONT = 4
-LAUNCH = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
+_ANY_GPUS = -1
+LAUNCH = {
+    "num_batch": 512, "main_gpu": 0, "use_mmap": None, "num_thread": 0, "draft_num_predict": 4,
+}  # fmt: skip
+"""What a model is loaded with besides its context, with Ollama's own values."""
 _INTEGERS = frozenset(
     {
         *("num_ctx", "num_keep", "num_predict", "num_batch", "num_gpu", "num_thread", "main_gpu"),
@@ -81,11 +85,15 @@ def _launch(
     length = DEFAULT_CONTEXT_LENGTH if asked is None else asked
     if model.trained_context:
         length = min(length, model.trained_context)
-    others = ((name, json.dumps(options[name])) for name in LAUNCH if name in options)
+    others = (
+        (name, json.dumps(options[name]))
+        for name, usual in LAUNCH.items()
+        if options.get(name, usual) != usual
+    )
     return LaunchOptions(
         context_length=max(LEAST_CONTEXT, length),
-        automatic=asked is None,
         shift=shift,
+        num_gpu=max(_ANY_GPUS, options.get("num_gpu", _ANY_GPUS)),
         others=tuple(others),
     )
 

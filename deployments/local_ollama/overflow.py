@@ -1,5 +1,6 @@
 """What becomes of a prompt that is longer than the context: turns dropped, cut, or refused."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,13 +28,19 @@ def newest_that_fit(
 
     System messages stay, and so does the last one, whether that fits or not.
     """
-    for start in range(len(messages)):
-        kept = (*(m for m in messages[:start] if m.role == "system"), *messages[start:])
+
+    def without(dropped: int) -> Rendered:
+        kept = (*(m for m in messages[:dropped] if m.role == "system"), *messages[dropped:])
         text = render(kept)
-        found = Rendered(kept, text, tokens(text))
-        if len(found.tokens) <= length:
-            break
-    return found
+        return Rendered(kept, text, tokens(text))
+
+    found = without(0)
+    if len(found.tokens) <= length:
+        return found
+    # Fewer turns are fewer tokens, so halving finds the turn without trying every one.
+    drops = range(1, len(messages) - 1)
+    least = bisect_left(drops, x=True, key=lambda drop: len(without(drop).tokens) <= length)
+    return without(least + 1) if len(messages) > 1 else found
 
 
 def fitted(

@@ -82,11 +82,13 @@ def completion_of(
         shift=launch.shift,
         native=asked.chat and prompts.is_native(asked.model),
     )
+    wanted = options.output_limit
     limit = CONTEXTS_OF_OUTPUT * length if launch.shift else max(1, length - len(tokens))
     return CompletionRequest(
         prompt=tokens,
         messages=rendered.messages,
-        output_limit=min(options.output_limit, limit) if options.output_limit > 0 else limit,
+        # llama.cpp looks at its limit once it has made a token: of 0, too, comes one.
+        output_limit=limit if wanted < 0 else min(max(1, wanted), limit),
         sampling=options.sampling,
         output_format=output_format,
         stop=options.stop,

@@ -30,6 +30,9 @@ _NO_THINKING = {"Think": False, "ThinkLevel": "", "IsThinkSet": False}
 _RESPONSE = Output(Pipeline((Path("", ("Response",)),)))
 _TEMPLATES_REMEMBERED = 64
 _LARGEST_POWER = 64
+_PADDING = frozenset(
+    {"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map", "indent"}
+)
 
 
 def is_native(model: Model) -> bool:
@@ -143,6 +146,14 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset({"*", "**", "%"})
 
+    def wrap_str_format(self, value: Any) -> None:
+        """Offer no `str.format` of Jinja's own, which pads too."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Nothing that pads a text to any width."""
+        padding = isinstance(obj, str) and attr in _PADDING
+        return not padding and super().is_safe_attribute(obj, attr, value)
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Numbers only, and no large powers."""
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
@@ -155,6 +166,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 def _environment() -> _Sandbox:
     """Jinja as model makers expect it; it keeps compiled templates itself."""
     environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    for name in _PADDING & environment.filters.keys():
+        del environment.filters[name]
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = lambda form: datetime.now(tz=UTC).strftime(form)
     return environment

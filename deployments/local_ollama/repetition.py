@@ -11,7 +11,7 @@ class Repetition:
     """Watches the pieces of one answer and keeps those that came."""
 
     def __init__(self) -> None:
-        self._last: str | None = None
+        self._last = ""
         self._repeats = 0
         self._pieces: list[str] = []
 

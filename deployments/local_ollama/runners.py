@@ -27,7 +27,7 @@ class Runner:
 
     def fits(self, options: LaunchOptions) -> bool:
         """Whether a request with these options can run without loading the model again."""
-        return not self.stale and self.options == options
+        return not self.stale and self.ready.alive and self.options.serve(options)
 
     def expires(self) -> float:
         """When an idle model will be unloaded, in unix seconds; infinite for never."""

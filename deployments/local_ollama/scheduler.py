@@ -163,8 +163,7 @@ class Scheduler:
         while not pending.gone:
             runner = self._loaded.get(pending.model.blob)
             if runner is not None and runner.fits(pending.options):
-                runner.users += 1
-                pending.admitted.set_result(runner)
+                _give(runner, pending)
                 return
             in_the_way = runner or self._loaded.to_evict(self._max_loaded)
             if in_the_way is None:
@@ -194,6 +193,8 @@ class Scheduler:
         self._loaded.add(runner)
         if pending.gone:
             self._loaded.retire_if_idle(runner)
+        else:
+            _give(runner, pending)
 
     async def _load(self, pending: _Pending) -> Runner:
         until = time.monotonic() + self._next_load_takes
@@ -212,3 +213,8 @@ class Scheduler:
         keep = self._keep_alive if pending.keep_alive is None else pending.keep_alive
         slots = Slots(self._slots, self._stats.running, self._stats.queued)
         return Runner(pending.model, pending.options, slots, ready, keep)
+
+
+def _give(runner: Runner, pending: _Pending) -> None:
+    runner.users += 1
+    pending.admitted.set_result(runner)

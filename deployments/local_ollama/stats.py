@@ -44,13 +44,11 @@ class TextRequest:
     fault: str | None = None
     status: int | None = None
     output_tokens: int = 0
-    client_left: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The record with the text's sha256 (of its UTF-8 bytes) in place of the text."""
         record = asdict(self)
         text = record.pop("text")
-        del record["client_left"]  # The outcome says so.
         record["sha256"] = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
         record["characters"] = len(text)
         return record

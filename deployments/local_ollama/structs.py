@@ -1,9 +1,10 @@
 """The bodies that each endpoint reads: field by field, with the types Go gives them."""
 
+import math
 from typing import Any
 
 from deployments.local_ollama.errors import RequestError
-from deployments.local_ollama.go.json_decode import Struct, decode
+from deployments.local_ollama.go.json_decode import Misfit, Struct, decode
 from deployments.local_ollama.go.json_kinds import (
     anything,
     array,
@@ -15,7 +16,7 @@ from deployments.local_ollama.go.json_kinds import (
     raw,
     text,
 )
-from deployments.local_ollama.go.json_read import DecodeError, kind_of
+from deployments.local_ollama.go.json_read import DecodeError, Float, kind_of
 from deployments.local_ollama.go.text import quote
 from deployments.local_ollama.settings import seconds_to_keep
 
@@ -27,6 +28,8 @@ def _keep_alive(value: Any) -> float:
     kind = kind_of(value)
     if kind in _UNSUPPORTED:
         raise ValueError(f"Unsupported type: '{_UNSUPPORTED[kind]}'")
+    if isinstance(value, Float) and math.isinf(value):
+        raise ValueError(str(Misfit(f"number {value.written}", (), "float64")))
     return seconds_to_keep(value)
 
 

@@ -8,11 +8,10 @@ purpose: anyone can work out the expected count.
 import asyncio
 import hashlib
 import json
-import operator
 import re
 import time
-import zlib
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 from deployments.local_ollama.engine import (
@@ -99,7 +98,8 @@ class Vocabulary(dict[str, int]):
         self._pieces: dict[int, str] = {}
 
     def __missing__(self, piece: str) -> int:
-        number = zlib.crc32(piece.encode("utf-8", "surrogatepass"))
+        digest = hashlib.blake2b(piece.encode("utf-8", "surrogatepass"), digest_size=6).digest()
+        number = int.from_bytes(digest, "big")
         self[piece] = number
         self._pieces[number] = piece
         return number
@@ -154,6 +154,11 @@ class TimedModel:
         self._lexicon = lexicon
         self._decoder = decoder
         self._vocabulary = vocabulary
+
+    @property
+    def alive(self) -> bool:
+        """Nothing can end it."""
+        return True
 
     def tokens(self, text: str) -> list[int]:
         """A number for each piece of the text, the same on every server."""
@@ -211,7 +216,7 @@ class TimedModel:
             if not request.streamed:
                 await self._decoder.until(start + len(pieces) * per_token)
                 # Only a text that repeats itself is of interest piece by piece now.
-                if not any(map(operator.eq, pieces, pieces[1:])):
+                if all(one.strip() != other.strip() for one, other in pairwise(pieces)):
                     pieces = [text]
             if on_text is None:
                 return

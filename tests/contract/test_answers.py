@@ -95,10 +95,15 @@ def test_a_format_makes_the_answer_json(
 
 
 def test_marks_and_accents_survive(target: Target) -> None:
-    """Every answer is valid JSON with the characters of the text, escaped or not."""
+    """The prompt that the model gets has every character of the text, and so has the answer."""
     text = 'é « ’ — < > & " \\ \u2028 😀'
-    body = object_of(target.chat(f"Repeat: {text}", options={**SAME, "num_predict": 40}))
-    text_of(body).encode()
+    rendered = object_of(target.chat(text, _debug_render_only=True))["_debug_info"]
+    prompt = rendered["rendered_template"]
+    require("the rendered prompt", f"{text!r} in it", repr(prompt), holds=text in prompt)
+    said = text_of(object_of(target.chat(text, options={**SAME, "num_predict": 40})))
+    require("the answer", "text of whole characters", repr(said), holds="\ufffd" not in said)
+    if target.is_own:
+        require("the answer", text, said)
 
 
 def test_a_system_prompt_and_several_turns_are_taken(target: Target) -> None:

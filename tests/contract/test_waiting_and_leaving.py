@@ -84,8 +84,19 @@ def test_more_requests_than_slots_are_all_answered(target: Target) -> None:
 def test_requests_during_a_load_are_all_answered(target: Target) -> None:
     """Requests that come while the model loads wait for it; one load serves them all."""
     target.unload()
+    began = time.monotonic()
+    object_of(target.chat())
+    alone = time.monotonic() - began
+    target.unload()
     bodies = [
         target.chat_body(f"{number}. {PROSE}", options={"num_predict": 2}) for number in range(4)
     ]
     answers = ask_all(target.url, "/api/chat", bodies)
     require("statuses", [200] * len(bodies), [answer.status for answer in answers])
+    slowest = max(object_of(answer)["load_duration"] for answer in answers) / 1e9
+    require(
+        "the longest load_duration of four requests",
+        f"that of one load, {alone:.2f} s, not of several",
+        f"{slowest:.2f} s",
+        holds=slowest < 2 * alone + 0.5,
+    )

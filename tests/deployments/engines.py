@@ -56,6 +56,7 @@ class ScriptedEngine:
         self.closed = 0
         self.load_error: str | None = None
         self.load_seconds = 0.0
+        self.alive = True
 
     async def load(self, model: Model, launch: LaunchOptions, slots: int) -> "ScriptedModel":
         """Load at once, or as told."""
@@ -73,6 +74,11 @@ class ScriptedModel:
     def __init__(self, engine: ScriptedEngine) -> None:
         self._engine = engine
         self._words: list[str] = []
+
+    @property
+    def alive(self) -> bool:
+        """Whether no test has ended it."""
+        return self._engine.alive
 
     def tokens(self, text: str) -> list[int]:
         """One token for each word."""

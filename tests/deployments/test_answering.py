@@ -9,7 +9,9 @@ import aiohttp
 import pytest
 
 from deployments.local_ollama import LocalServer, Settings
-from deployments.local_ollama.engine import Sampling
+from deployments.local_ollama.engine import Message, Sampling
+from deployments.local_ollama.errors import RequestError
+from deployments.local_ollama.prompt import render_chat
 from deployments.local_ollama.repetition import MOST_REPEATS
 from deployments.local_ollama.timing_engine import simulated_model
 from tests.deployments.conftest import MODEL
@@ -142,6 +144,21 @@ async def test_an_answer_that_repeats_itself_is_given_up(
     assert ("eval_count" in lines[-1]) is not given_up
 
 
+@pytest.mark.parametrize(("blanks", "done"), [(30, True), (31, False)])
+async def test_blank_pieces_count_from_the_first(
+    server: LocalServer,
+    http: aiohttp.ClientSession,
+    engine: ScriptedEngine,
+    *,
+    blanks: int,
+    done: bool,
+) -> None:
+    """Ollama begins to count with an empty text, so that the first blank repeats it already."""
+    engine.script = saying(*[" "] * blanks, "x")
+    _, _, lines = await post(http, server, "chat", {"model": "go", "messages": USER})
+    assert lines[-1]["done"] is done
+
+
 async def test_an_error_before_the_first_piece_has_its_status(
     server: LocalServer, http: aiohttp.ClientSession, engine: ScriptedEngine
 ) -> None:
@@ -240,3 +257,32 @@ async def test_long_answers_come_in_chunks(
         async with http.post(server.url + "/api/chat", json=body) as response:
             assert ("Content-Length" not in response.headers) is chunked
             assert len(json.loads(await response.read())["message"]["content"]) == 5 * words
+
+
+async def test_a_stream_that_ends_in_an_error_counts_as_failed(
+    server: LocalServer, http: aiohttp.ClientSession, engine: ScriptedEngine
+) -> None:
+    """Its status is 200 all the same, for the head was sent."""
+    engine.script = failing("boom", after=["a"])
+    status, _, lines = await post(http, server, "chat", {"model": "go", "messages": USER})
+    assert (status, lines[-1]) == (200, {"error": "boom"})
+    assert server.stats.outcomes == {"failed": 1}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 'x'|center(10**3) }}",
+        "{{ 'x'.center(1000) }}",
+        "{{ '{:1000}'.format('x') }}",
+        "{{ '%1000s'|format('x') }}",
+        "{{ '%1000s' % 'x' }}",
+        "{{ 'x' * 1000 }}",
+        "{{ 'x'|indent(1000, true) }}",
+    ],
+)
+def test_a_chat_template_cannot_pad_to_any_width(template: str) -> None:
+    """A template of a few letters could ask for all the memory there is."""
+    plain = replace(simulated_model(Settings()), template=None, chat_template=template)
+    with pytest.raises(RequestError, match="chat template: "):
+        render_chat(plain, [Message("user", "hi")])

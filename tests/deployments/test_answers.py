@@ -243,3 +243,13 @@ async def test_cancelled_answer_speeds_up_its_neighbour() -> None:
     # Had the cancelled one counted on, this would have lasted about 5 s more.
     assert asyncio.get_running_loop().time() - began < 2.5
     assert left.cancelled() or left.cancelling()
+
+
+async def test_pieces_with_equal_checksums_are_told_apart(
+    instant: LocalServer, http: aiohttp.ClientSession
+) -> None:
+    """The CRC-32 of these two is the same; neither may be answered in the place of the other."""
+    for piece in ("xzev", "jàxê", "xzev"):
+        # After 16 characters, so that the word is a token of its own.
+        text = f"Voici : <report>{piece}</report>"
+        assert await answer(http, instant, text) == piece

@@ -142,3 +142,40 @@ def test_any_bytes_on_the_socket_leave_the_server_well(
     connection.sock.sendall(sent)
     connection.close()
     assert send(address, "GET", "/", b"") == (200, b"Ollama is running")
+
+
+@pytest.mark.parametrize("digits", [308, 309, 350, 5000])
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        ("/api/chat", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/api/generate", {"prompt": "x"}),
+        ("/api/embed", {"input": ""}),
+    ],
+)
+@pytest.mark.parametrize("field", ["keep_alive", "temperature", "num_ctx"])
+def test_numbers_of_any_length(
+    address: tuple[str, int], path: str, more: dict[str, Any], field: str, digits: int
+) -> None:
+    """One that no float64 can hold is refused in Go's words, unless nobody reads it."""
+    number = "9" * digits
+    given = f'"{field}": {number}'
+    if field != "keep_alive":
+        given = f'"options": {{{given}}}'
+    body = json.dumps({"model": MODEL, "stream": False, **more})[:-1] + f", {given}}}"
+    status, answer = send(address, "POST", path, body.encode())
+    if digits == 308:
+        assert status in (200, 503), answer
+    else:
+        assert status == 400
+        assert f"cannot unmarshal number {number} into Go " in json.loads(answer)["error"]
+
+
+def test_a_long_number_among_the_parameters_of_a_model(address: tuple[str, int]) -> None:
+    """What can be created can be shown."""
+    for digits, created in ((308, 200), (350, 400)):
+        asked = f'{{"model": "long", "from": "{MODEL}", "parameters": {{"x": {"9" * digits}}}}}'
+        assert send(address, "POST", "/api/create", asked.encode())[0] == created
+    status, _ = send(address, "POST", "/api/show", b'{"model": "long"}')
+    assert status == 200
+    assert send(address, "DELETE", "/api/delete", b'{"model": "long"}')[0] == 200

@@ -281,6 +281,11 @@ def test_first_rule_wins_and_a_beaten_rule_is_not_used_up() -> None:
         ({"kind": "slow", "factor": 0}, "factor is 0"),
         ({"kind": "status", "status": 99}, "status is 99"),
         ({"kind": "empty", "now": True}, "can happen now"),
+        ({"kind": "slow", "delay": float("nan")}, "delay is nan"),
+        ({"kind": "slow", "factor": float("inf")}, "factor is inf"),
+        ({"kind": "status", "headers": {"Retry-After": 5}}, "headers is"),
+        ({"kind": "status", "headers": {"a b": "x"}}, "headers is"),
+        ({"kind": "status", "headers": {"X-A": "a\r\nX-B: b"}}, "headers is"),
         (["reset"], "a JSON object"),
     ],
 )

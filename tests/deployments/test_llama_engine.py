@@ -25,11 +25,8 @@ from deployments.local_ollama.engine import (  # noqa: E402
     LaunchOptions,
     Sampling,
 )
-from deployments.local_ollama.llama_engine import (  # noqa: E402
-    LlamaEngine,
-    LlamaModel,
-    _UnixConnection,
-)
+from deployments.local_ollama.llama_engine import LlamaEngine, LlamaModel  # noqa: E402
+from deployments.local_ollama.llama_process import LlamaProcess, _UnixConnection  # noqa: E402
 from deployments.local_ollama.models import Model  # noqa: E402
 from tests.deployments.tiny_llama import SEPARATOR, write_tiny_llama  # noqa: E402
 
@@ -223,10 +220,10 @@ async def test_a_stop_word_ends_the_answer_before_it(model: LlamaModel) -> None:
 
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_pieces_make_up_the_text(model: LlamaModel, *, streamed: bool) -> None:
-    """In order and each of whole characters; unless it is streamed there may be fewer."""
+    """In order and each of whole characters, one by one also where nobody watches them come."""
     answer, received = await pieces(model, request(model, limit=200, streamed=streamed))
     assert answer.text == "".join(received)
-    assert len(received) > 100 or not streamed
+    assert len(received) > 100
 
 
 async def test_a_character_of_several_tokens_comes_in_one_piece(model: LlamaModel) -> None:
@@ -381,9 +378,20 @@ async def test_a_cancelled_load_leaves_nothing(
     assert not entries(tmp_path)
 
 
+async def test_the_last_words_of_a_process_count_without_a_line_break(tmp_path: Path) -> None:
+    """It may end in the middle of a line."""
+    said = asyncio.StreamReader()
+    said.feed_data(b"0.00.1 E first\n\n0.00.2 E last")
+    said.feed_eof()
+    process = LlamaProcess(tmp_path)
+    await process._listen(said)
+    assert list(process._said) == ["first", "last"]
+
+
 async def test_a_process_that_dies_is_an_error_and_can_be_closed(slow: Path) -> None:
     """For the answer being made as for later questions."""
     async with loaded(slow, context_length=8192) as model:
+        assert model.alive
         answer = asyncio.create_task(model.complete(request(model, limit=50_000)))
         await asyncio.sleep(0.1)
         os.kill(process_of(model), signal.SIGKILL)
@@ -391,6 +399,7 @@ async def test_a_process_that_dies_is_an_error_and_can_be_closed(slow: Path) -> 
             await answer
         with pytest.raises(EngineError, match="does not answer"):
             model.tokens("the")
+        assert not model.alive
 
 
 _PARENT = """

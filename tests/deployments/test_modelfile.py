@@ -28,7 +28,7 @@ def test_all_commands_are_read(folder: Path) -> None:
             folder,
             "# a comment\nfrom ./model.gguf\n\n"
             'TEMPLATE """{{ .Prompt }}<sep>\n"""\nSYSTEM "be terse"\n'
-            'PARAMETER stop "</s>"\nPARAMETER stop X\nPARAMETER temperature 0.5\n'
+            'PARAMETER stop "</s>"\nPARAMETER  stop X\nPARAMETER temperature\t0.5\n'
             "PARAMETER num_ctx 512\nLICENSE MIT\n",
         )
     )

@@ -133,6 +133,15 @@ async def test_a_load_that_takes_too_long_is_given_up(http: aiohttp.ClientSessio
         assert loaded(server) == []
 
 
+async def test_a_model_that_died_while_idle_is_loaded_again(http: aiohttp.ClientSession) -> None:
+    """The next request notices before it is admitted, and is answered."""
+    async with models() as (server, engine):
+        await ask(http, server, body("a"))
+        engine.alive = False
+        assert (await ask(http, server, body("a")))[0] == 200
+        assert (len(engine.loads), engine.closed) == (2, 1)
+
+
 async def test_unset_keep_alive_leaves_what_was_set(http: aiohttp.ClientSession) -> None:
     """A request without keep_alive does not change how long the model stays."""
     async with models(keep_alive=300.0) as (server, _):

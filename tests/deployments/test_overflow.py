@@ -9,6 +9,8 @@ import aiohttp
 import pytest
 
 from deployments.local_ollama import LocalServer, Settings
+from deployments.local_ollama.engine import Message
+from deployments.local_ollama.overflow import newest_that_fit
 from deployments.local_ollama.timing_engine import simulated_model
 from deployments.local_ollama.wire import PROMPT_TOO_LONG
 from tests.deployments.engines import ScriptedEngine, saying
@@ -124,13 +126,32 @@ async def test_the_oldest_turns_go_and_system_stays(
     assert kept == ["keep", "old", "new"]
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3, 64, 100])
+@pytest.mark.parametrize("length", [1, 5, 6, 30, 63, 64, 99])
+def test_as_many_turns_stay_as_fit(turns: int, length: int) -> None:
+    """The newest, whatever their number, and it takes few attempts to find how many."""
+    asked: list[int] = []
+
+    def tokens(text: str) -> list[int]:
+        asked.append(len(text))
+        return [0] * len(text)
+
+    said = [Message("user", str(number % 10)) for number in range(turns)]
+    found = newest_that_fit(said, lambda kept: "".join(m.content for m in kept), tokens, length)
+    assert found.messages == tuple(said[-min(turns, length) :])
+    assert found.text == "".join(each.content for each in found.messages)
+    assert len(asked) <= 10
+
+
 async def test_output_is_bounded(served: Served, http: aiohttp.ClientSession) -> None:
     """Without shift the answer ends with the context, with it after ten contexts or num_predict."""
-    asked = [
+    asked: list[tuple[dict[str, Any], int]] = [
         ({}, 640),
         ({"shift": False}, 61),
         ({"options": {"num_ctx": 64, "num_predict": 5}}, 5),
         ({"options": {"num_ctx": 64, "num_predict": 5000}}, 640),
+        ({"options": {"num_ctx": 64, "num_predict": 0}}, 1),
+        ({"options": {"num_ctx": 64, "num_predict": -2}}, 640),
     ]
     for more, limit in asked:
         await ask(http, served, "rendered", "generate", text="a b", **more)

@@ -116,6 +116,33 @@ async def test_launch_options_reload_the_model(
         assert (server.stats.loads, server.stats.reloads) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"num_ctx": 4096}, {"num_batch": 512}, {"num_gpu": -1}, {"main_gpu": 0},
+        {"num_thread": 0}, {"draft_num_predict": 4},
+    ],
+)  # fmt: skip
+async def test_what_a_model_is_loaded_with_anyway_reloads_nothing(
+    http: aiohttp.ClientSession, same: dict[str, Any]
+) -> None:
+    """Saying what Ollama does by itself is the same as saying nothing, in any order."""
+    async with serving(STEADY) as server:
+        for options in ({}, same, {}):
+            await ask(http, server, chat("le train", options=options))
+        assert server.stats.loads == 1
+
+
+async def test_a_request_without_num_gpu_takes_any(http: aiohttp.ClientSession) -> None:
+    """Another number of layers on the GPU reloads; none given fits whatever is loaded."""
+    async with serving(STEADY) as server:
+        loads = []
+        for options in ({"num_gpu": 7}, {}, {"num_gpu": 7}, {"num_gpu": 8}):
+            await ask(http, server, chat("le train", options=options))
+            loads.append(server.stats.loads)
+        assert loads == [1, 1, 1, 2]
+
+
 async def test_reload_waits_for_running_answers(http: aiohttp.ClientSession) -> None:
     """A request that needs another context waits for the answer in the way to end."""
     async with serving(STEADY) as server:

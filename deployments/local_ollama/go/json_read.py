@@ -5,7 +5,7 @@ from typing import Any
 
 from deployments.local_ollama.go.json_scan import complaint
 
-_LONGEST_WHOLE_NUMBER = 400
+_LONGEST_WHOLE_NUMBER = 308
 
 
 class DecodeError(ValueError):
@@ -56,8 +56,8 @@ def _float(text: str) -> float:
 
 
 def _int(text: str) -> int | float:
-    # Python refuses to read numbers of thousands of digits; no field of a request can hold one.
-    return int(text) if len(text) < _LONGEST_WHOLE_NUMBER else _float(text)
+    # No field of a request can hold a longer one, and as a float it may be infinite.
+    return int(text) if len(text) <= _LONGEST_WHOLE_NUMBER else _float(text)
 
 
 def _refuse_constant(name: str) -> Any:

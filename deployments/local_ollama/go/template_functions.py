@@ -8,6 +8,9 @@ from typing import Any
 from deployments.local_ollama.go.template_lex import TemplateError
 from deployments.local_ollama.go.text import quote
 
+MOST_CHARACTERS = 64 << 20
+"""More text no template may make, kept or said, at once or in all: no model could read it."""
+TOO_MUCH_TEXT = "template: :1: this template makes too much text"
 _DIRECTIVE = re.compile("%([sdvq%])")
 
 
@@ -32,6 +35,8 @@ def shown(value: Any) -> str:
 
 def call(name: str, given: Sequence[Any]) -> Any:
     """What a function makes of its arguments. Raises TemplateError."""
+    if sum(len(each) for each in given if isinstance(each, str)) > MOST_CHARACTERS:
+        raise TemplateError(TOO_MUCH_TEXT)
     try:
         return _FUNCTIONS[name](*given)
     except (IndexError, KeyError, TypeError, ValueError) as wrong:

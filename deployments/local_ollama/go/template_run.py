@@ -3,7 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deployments.local_ollama.go.template_functions import call, shown, truth
+from deployments.local_ollama.go.template_functions import (
+    MOST_CHARACTERS,
+    TOO_MUCH_TEXT,
+    call,
+    shown,
+    truth,
+)
 from deployments.local_ollama.go.template_lex import TemplateError
 from deployments.local_ollama.go.template_tree import (
     Branch,
@@ -18,8 +24,7 @@ from deployments.local_ollama.go.template_tree import (
 )
 
 MOST_STEPS = 200_000
-MOST_CHARACTERS = 64 << 20
-"""A template that takes more steps or makes more text is given up: no model could read it."""
+"""A template that takes more steps is given up."""
 
 
 class Record(dict[str, Any]):
@@ -43,7 +48,7 @@ class _Run:
         self._scopes: list[dict[str, Any]] = [{"$": values}]
         self._values = values
         self._steps = 0
-        self._said = 0
+        self._made = 0
         self._out: list[str] = []
 
     def text(self, nodes: Sequence[Node]) -> str:
@@ -73,10 +78,13 @@ class _Run:
             raise TemplateError("template: :1: this template takes too many steps")
 
     def _say(self, text: str) -> None:
-        self._said += len(text)
-        if self._said > MOST_CHARACTERS:
-            raise TemplateError("template: :1: this template makes too much text")
+        self._measure(text)
         self._out.append(text)
+
+    def _measure(self, text: str) -> None:
+        self._made += len(text)
+        if self._made > MOST_CHARACTERS:
+            raise TemplateError(TOO_MUCH_TEXT)
 
     def _branch(self, node: Branch, dot: Any) -> None:
         self._scopes.append({})
@@ -133,7 +141,10 @@ class _Run:
             case Call(name, arguments):
                 if name in ("and", "or") and arguments:
                     return self._junction(name, arguments, dot, piped)
-                return call(name, [*(self._operand(a, dot) for a in arguments), *piped])
+                made = call(name, [*(self._operand(a, dot) for a in arguments), *piped])
+                if isinstance(made, str):
+                    self._measure(made)
+                return made
 
     def _junction(
         self, name: str, arguments: Sequence[Operand], dot: Any, piped: tuple[Any, ...]

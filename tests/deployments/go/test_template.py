@@ -77,6 +77,14 @@ def test_endless_templates_are_given_up() -> None:
         run(parse(loops), {})
 
 
+@pytest.mark.parametrize("function", ['printf "%s%s"', "print", "println"])
+def test_text_that_doubles_is_given_up(function: str) -> None:
+    """Also where it is only kept: forty turns of this would be more than any memory."""
+    double = f"{{{{ range 40 }}}}{{{{ $x = {function} $x $x }}}}{{{{ end }}}}"
+    with pytest.raises(TemplateError, match="too much text"):
+        run(parse('{{ $x := "a" }}' + double), {})
+
+
 def test_identifiers_and_the_part_before_the_response() -> None:
     """A template tells which fields it reads, and can be cut where the answer would stand."""
     nodes = parse("{{ if .System }}S{{ end }}{{ .Prompt }}A{{ .Response }}<end>")
