@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deployments.local_ollama.process import local_servers
+from flows.command import DONE, SOME_FAILED
 from flows.local import (
     CHECKOUT,
     NOTICES,
@@ -48,7 +49,7 @@ def run_demo(root: str, engine: EngineName) -> int:
         )
         say(f"Translating {SAMPLE.relative_to(CHECKOUT)} (French reports in {_kinds()}).")
         code = run_flow("run", settings)
-    if code != 0:
+    if code not in (DONE, SOME_FAILED):
         return code
     path = f"{root}/{translations_folder(settings.dataset, settings.target_lang)}/*.parquet"
     rows = pl.read_parquet(path)
@@ -71,7 +72,8 @@ def _kinds() -> str:
 def _show_side_by_side(rows: pl.DataFrame) -> None:
     """A report of each format, as anyone would read it."""
     suffix = pl.col("source_file").str.extract(r"(\.\w+)$").alias("suffix")
-    kinds = rows.sort("source_chars").with_columns(suffix).partition_by("suffix")
+    done = rows.filter(pl.col("translated_text").is_not_null())
+    kinds = done.sort("source_chars").with_columns(suffix).partition_by("suffix")
     table = Table(expand=True, show_lines=True, show_edge=False, pad_edge=False)
     table.add_column("French", ratio=1)
     table.add_column("English", ratio=1)
@@ -79,10 +81,10 @@ def _show_side_by_side(rows: pl.DataFrame) -> None:
         seconds = row["eval_duration_ns"] / 1e9
         origin = f"({row['source_file']}, row {row['source_row']})"
         host = row["host"] or "both hosts"
-        done = f"({host}, {row['output_tokens']} tokens in {seconds:.1f} s)"
+        made = f"({host}, {row['output_tokens']} tokens in {seconds:.1f} s)"
         table.add_row(
             Text(f"{_short(row['source_text'])}\n{origin}"),
-            Text(f"{_short(row['translated_text'])}\n{done}"),
+            Text(f"{_short(row['translated_text'])}\n{made}"),
         )
     say("")
     # A pipe has no width of its own, and the console would cut the table at 80 columns.
@@ -104,7 +106,7 @@ def _show_score(rows: pl.DataFrame, engine: EngineName) -> None:
         on=["source_file", "source_row"],
     )
     references = [both["reference"].to_list()]
-    score = sacrebleu.corpus_chrf(both["translated_text"].to_list(), references).score
+    score = sacrebleu.corpus_chrf(both["translated_text"].fill_null("").to_list(), references).score
     floor = sacrebleu.corpus_chrf(both["source_text"].to_list(), references).score
     say("")
     say(
@@ -113,8 +115,9 @@ def _show_score(rows: pl.DataFrame, engine: EngineName) -> None:
     )
     if engine == "llama":
         say(
-            "The model has a few million parameters, learnt from made-up sentences alone, and "
-            "knows this domain only: take a real model for real reports."
+            "The model has five million parameters, learnt from made-up sentences whose words were "
+            "chosen with this sample in view. It knows this domain only: take a real model for "
+            "real reports."
         )
 
 
