@@ -42,6 +42,18 @@ def test_durations_are_nanoseconds_and_add_up(target: Target, endpoint: str) -> 
     )
 
 
+def test_a_raw_prompt_is_answered_without_context(target: Target) -> None:
+    """With `raw` the prompt stays as it is, and the answer holds no tokens to go on with.
+
+    What the model says to it, if anything, is its own affair.
+    """
+    body = object_of(target.generate(ASK, raw=True, options={**SAME, "num_predict": 4}))
+    require("done", "true", body["done"], holds=body["done"] is True)
+    require("context", "no such field", body.get("context"), holds="context" not in body)
+    whole = object_of(target.generate(ASK, options={**SAME, "num_predict": 4}))
+    require("context", "a list of tokens", whole.get("context"), holds=bool(whole.get("context")))
+
+
 @pytest.mark.parametrize("endpoint", ["chat", "generate"])
 def test_num_predict_cuts_the_answer(target: Target, endpoint: str) -> None:
     """An answer has at most `num_predict` tokens, and ends with `length` when it is cut."""
