@@ -16,7 +16,6 @@ ASPIRATED = (
     *("hayon", "hardware", "hockey", "homard", "honte", "huissier", "hurlement", "hutte"),
 )
 NO_ELISION = ("onz", "oui", "yaourt", "yo")
-BEFORE_A_VOWEL = {"nouveau": "nouvel", "vieux": "vieil", "beau": "bel", "ce": "cet"}
 BEFORE_THE_NOUN = frozenset(
     {
         *("petit", "grand", "gros", "ancien", "bon", "mauvais", "nouveau", "vieux", "beau"),

@@ -7,7 +7,6 @@ numbers the same way, and the model can copy them digit by digit.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -33,8 +32,3 @@ def learn(texts: Iterable[str], size: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
-
-
-def load(path: Path) -> Tokenizer:
-    """A tokenizer that `learn` made and that was saved."""
-    return Tokenizer.from_file(str(path))
