@@ -17,8 +17,8 @@ from typing import Literal
 from deployments.demo_model.filling import Filling
 from deployments.demo_model.grammar import Entry, Grammar
 from deployments.demo_model.morphology import elides
+from deployments.demo_model.names import NBSP
 from deployments.demo_model.overlap import Forbidden
-from deployments.demo_model.values import NBSP
 
 Split = Literal["training", "held-out"]
 HELD_OUT_IN = 20
