@@ -38,7 +38,7 @@ format: $(READY)  ## Bring the code into shape
 bench: $(READY)  ## Compare the dispatch policies with a naive gather, side by side
 	$(BIN)/python -m tests.bench.dispatch
 
-model: $(TRAINING)/.ready  ## Train the demo model again from nothing (about an hour on two cores)
+model: $(TRAINING)/.ready  ## Train the demo model again from nothing (45 minutes on two cores)
 	$(TRAINING)/bin/python -m deployments.demo_model.training.train --out data/demo_model
 	$(TRAINING)/bin/python -m deployments.demo_model.training.evaluate data/demo_model/reports-fr-en.gguf
 

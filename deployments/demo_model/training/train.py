@@ -2,8 +2,8 @@
 
     python -m deployments.demo_model.training.train --out data/demo_model
 
-Everything follows from the settings below and one seed. It takes about an hour and a half on two
-cores; the scores are those of `evaluate`.
+Everything follows from the settings below and one seed. It takes about three quarters of an
+hour on two quiet cores; the scores are those of `evaluate`.
 """
 
 from __future__ import annotations
