@@ -43,6 +43,8 @@ class Control:
             rules = [
                 Rule.from_json(each) for each in (given if isinstance(given, list) else [given])
             ]
+            for rule in rules:
+                self._misbehaviour.require(rule)
         except (ValueError, RecursionError) as wrong:
             return responses.refuse(str(wrong), 400)
         self._faults.add(rule for rule in rules if not rule.now)

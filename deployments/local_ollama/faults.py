@@ -26,6 +26,8 @@ UNANSWERED_KINDS = BODY_KINDS - {"drip"} | {"refuse", "reset", "hang", "status",
 TEXT_PATHS = frozenset({"/api/chat", "/api/generate"})
 REPETITIONS = 60
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# Those that concern the whole server; the others need a request to happen to.
+NOW_KINDS = ("refuse", "die", "loading", "slow", "hang")
 LOWEST_STATUS, HIGHEST_STATUS = 200, 599
 
 
@@ -139,8 +141,8 @@ def _check(kind: Any, name: str, value: Any) -> None:
         raise FaultError(f"fault {kind}: factor is {value}; give a number above 0")
     if name == "status" and not LOWEST_STATUS <= value <= HIGHEST_STATUS:
         raise FaultError(f"fault {kind}: status is {value}; give an HTTP status from 200 to 599")
-    if name == "now" and value and kind not in ("refuse", "die", "loading"):
-        raise FaultError(f"fault {kind}: only refuse, die and loading can happen now")
+    if name == "now" and value and kind not in NOW_KINDS:
+        raise FaultError(f"fault {kind}: only {', '.join(NOW_KINDS)} can happen now")
 
 
 def _is_header(name: str, value: object) -> bool:

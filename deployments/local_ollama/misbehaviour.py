@@ -1,6 +1,7 @@
 """Carries out faults of the connection and of the HTTP answer."""
 
 import asyncio
+import math
 import socket
 import struct
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from typing import Protocol
 from aiohttp import web
 
 from deployments.local_ollama import responses, wire
-from deployments.local_ollama.faults import Rule
+from deployments.local_ollama.engine import Engine
+from deployments.local_ollama.faults import FaultError, Rule
 from deployments.local_ollama.scheduler import Scheduler
+from deployments.local_ollama.timing_engine import TimingEngine
 
 LOADING_SECONDS = 5.0
 _PAGE = (
@@ -19,8 +22,13 @@ _PAGE = (
 )
 
 
-class Listener(Protocol):
-    """The part of a server that takes connections."""
+class Server(Protocol):
+    """The parts of a server that a fault can strike as a whole."""
+
+    @property
+    def engine(self) -> Engine:
+        """What makes its answers."""
+        ...
 
     def refuse(self, seconds: float | None) -> None:
         """Close every connection and take no new one for `seconds`, or for ever with None."""
@@ -43,10 +51,8 @@ def break_off(transport: asyncio.BaseTransport | None) -> None:
 class Misbehaviour:
     """Does to a request what a fault rule says."""
 
-    def __init__(
-        self, listener: Listener, scheduler: Scheduler, leave: Callable[[int], None]
-    ) -> None:
-        self._listener = listener
+    def __init__(self, server: Server, scheduler: Scheduler, leave: Callable[[int], None]) -> None:
+        self._server = server
         self._scheduler = scheduler
         self._leave = leave
 
@@ -71,11 +77,23 @@ class Misbehaviour:
             await self._hang(None)
         return None
 
+    def require(self, fault: Rule) -> None:
+        """Raise FaultError for a fault that is to happen now and cannot, with this engine."""
+        if fault.now and fault.kind in ("slow", "hang"):
+            self._timing_engine(fault)
+
     def happen(self, fault: Rule) -> None:
-        """The part of a fault that concerns the whole server rather than one request."""
+        """The part of a fault that concerns the whole server; raises as `require` does.
+
+        Of `slow` and `hang` it is the part that only rules with `now` have.
+        """
         match fault.kind:
+            case "slow":
+                self._timing_engine(fault).clocks.slow_down(fault.factor)
+            case "hang":
+                self._timing_engine(fault).clocks.slow_down(math.inf)
             case "refuse":
-                self._listener.refuse(fault.seconds)
+                self._server.refuse(fault.seconds)
             case "die":
                 self._leave(fault.exit_code)
             case "loading":
@@ -110,6 +128,14 @@ class Misbehaviour:
         except ConnectionError:
             await self._hang(None)  # The client left, and its handler is about to be cancelled.
         return sent
+
+    def _timing_engine(self, fault: Rule) -> TimingEngine:
+        engine = self._server.engine
+        if isinstance(engine, TimingEngine):
+            return engine
+        raise FaultError(
+            f"fault {fault.kind}: with now it needs the simulated engine, whose time is its own"
+        )
 
     async def _hang(self, seconds: float | None) -> None:
         """Wait for the time given, or until the client leaves or the server stops."""

@@ -25,7 +25,7 @@ from deployments.local_ollama.lexicon import Lexicon
 from deployments.local_ollama.models import Model
 from deployments.local_ollama.naming import full_name
 from deployments.local_ollama.settings import Settings
-from deployments.local_ollama.shared_decoder import SharedDecoder
+from deployments.local_ollama.shared_decoder import Clocks
 
 CHARACTERS_PER_TOKEN = 4
 TOKENS_PER_MESSAGE = 4
@@ -125,7 +125,7 @@ class TimingEngine:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lexicon = Lexicon.french_to_english()
-        self._decoder = SharedDecoder(settings.slowdown)
+        self.clocks = Clocks(settings.slowdown)
         self._vocabulary = Vocabulary()
         self.card = simulated_model(settings)
 
@@ -137,7 +137,7 @@ class TimingEngine:
     ) -> "TimedModel":
         """Take the time of a load."""
         await asyncio.sleep(self._settings.load_seconds)
-        return TimedModel(self._settings, self._lexicon, self._decoder, self._vocabulary)
+        return TimedModel(self._settings, self._lexicon, self.clocks, self._vocabulary)
 
 
 class TimedModel:
@@ -147,12 +147,12 @@ class TimedModel:
         self,
         settings: Settings,
         lexicon: Lexicon,
-        decoder: SharedDecoder,
+        clocks: Clocks,
         vocabulary: Vocabulary,
     ) -> None:
         self._settings = settings
         self._lexicon = lexicon
-        self._decoder = decoder
+        self._clocks = clocks
         self._vocabulary = vocabulary
 
     @property
@@ -180,7 +180,7 @@ class TimedModel:
         started = time.monotonic_ns()
         if self._settings.prefill_rate:
             seconds = len(request.prompt) / self._settings.prefill_rate
-            await asyncio.sleep(seconds * request.slow_by)
+            await self._clocks.read(seconds * request.slow_by)
         read = time.monotonic_ns()
         await self._decode(text, request, on_text)
         return Completion(
@@ -209,31 +209,30 @@ class TimedModel:
         return source if source in prompt else _MARK.sub("", prompt)
 
     async def _decode(self, text: str, request: CompletionRequest, on_text: OnText | None) -> None:
-        per_token = self._seconds_per_token(text) * request.slow_by
+        per_token = seconds_per_token(text, self._settings) * request.slow_by
         step = CHARACTERS_PER_TOKEN
         pieces = [text[at : at + step] for at in range(0, len(text), step)]
-        with self._decoder.answer() as start:
+        with (decoder := self._clocks.decoder).answer() as start:
             if not request.streamed:
-                await self._decoder.until(start + len(pieces) * per_token)
+                await decoder.until(start + len(pieces) * per_token)
                 # Only a text that repeats itself is of interest piece by piece now.
                 if all(one.strip() != other.strip() for one, other in pairwise(pieces)):
                     pieces = [text]
             if on_text is None:
                 return
             for made, piece in enumerate(pieces, start=1):
-                if per_token and request.streamed:
-                    await self._decoder.until(start + made * per_token)
+                if request.streamed:
+                    await decoder.until(start + made * per_token)
                 await on_text(piece)
 
-    def _seconds_per_token(self, text: str) -> float:
-        rate = self._settings.decode_rate
-        if not rate:
-            return 0.0
-        if not self._settings.jitter:
-            return 1.0 / rate
-        drawn = hashlib.blake2b(f"{self._settings.seed}\0{text}".encode(errors="replace"))
-        share = int.from_bytes(drawn.digest()[:8], "big") / 2**63 - 1.0
-        return (1.0 + self._settings.jitter * share) / rate
+
+def seconds_per_token(text: str, settings: Settings) -> float:
+    """How long a token of this answer takes where nothing else is being made."""
+    if not settings.decode_rate:
+        return 0.0
+    drawn = hashlib.blake2b(f"{settings.seed}\0{text}".encode(errors="replace"))
+    share = int.from_bytes(drawn.digest()[:8], "big") / 2**63 - 1.0
+    return (1.0 + settings.jitter * share) / settings.decode_rate
 
 
 def _as_json(text: str, wanted: str | Mapping[str, Any]) -> str:

@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.settings.models.server.concurrency import ServerConcurrencySettings
+from prefect.settings.models.server.services import ServerServicesRepossessorSettings
 
 from tasks.core.settings import HostAddress, TranslateSettings
+from tasks.prefect_limits.check import problems_of
 
 DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deployments"
 COMPOSE = DEPLOYMENTS / "compose.yaml"
@@ -82,6 +85,21 @@ def test_worker_reaches_the_server(services: dict[str, Any]) -> None:
     for name in OLLAMAS:
         assert worker["depends_on"][name]["condition"] == "service_healthy"
         assert "healthcheck" in services[name]
+
+
+def test_server_is_set_for_limits(
+    services: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs can rely on the server's limits: it is set in a way that Prefect understands."""
+    server = services["prefect-server"]
+    for name, value in server["environment"].items():
+        monkeypatch.setenv(name, value)
+    concurrency = ServerConcurrencySettings().model_dump()
+    assert problems_of(concurrency, ServerServicesRepossessorSettings().model_dump()) == []
+    assert concurrency["lease_storage"].endswith("lease_storage.filesystem")
+    # Leases on disk are known to one server only, and have to outlive its container.
+    assert "prefect:/root/.prefect" in server["volumes"]
+    assert "--no-services" not in server["command"]
 
 
 def test_worker_deploys_what_prefect_yaml_says(services: dict[str, Any]) -> None:

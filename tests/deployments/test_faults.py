@@ -11,7 +11,9 @@ import aiohttp
 import pytest
 
 from deployments.local_ollama import LocalServer, Settings
+from deployments.local_ollama.engine import LaunchOptions, LoadedModel
 from deployments.local_ollama.faults import KINDS, FaultError, FaultPlan, Rule
+from deployments.local_ollama.models import Model
 from tests.deployments.conftest import answer, ask, chat, serving, until
 
 INSTANT = Settings().instant()
@@ -145,6 +147,114 @@ async def test_slow_multiplies_the_time(http: aiohttp.ClientSession) -> None:
     async with serving(settings, {"kind": "slow", "factor": 20, "contains": "SLOW"}) as server:
         _, slow = await ask(http, server, chat("SLOW le train en gare"))
         assert slow["eval_duration"] >= 0.9 * 20 * slow["eval_count"] / 1000 * 1e9
+
+
+SLOTS_OF_3 = Settings(slots=3, prefill_rate=0, decode_rate=50, load_seconds=0, slowdown=0)
+"""Forty characters take 0.2 s on this server, however many are made at once."""
+
+
+async def fault_now(http: aiohttp.ClientSession, server: LocalServer, **rule: Any) -> None:
+    """Have a fault happen, the way a client does."""
+    rules = [{**rule, "now": True}]
+    async with http.post(server.url + "/_local/faults", json=rules) as response:
+        assert (response.status, await response.json()) == (200, [])
+
+
+async def test_slow_now_slows_answers_in_the_making(http: aiohttp.ClientSession) -> None:
+    """An answer that is half made takes `factor` times as long for the rest, later ones whole."""
+    async with serving(SLOTS_OF_3) as server:
+        began = time.monotonic()
+        under_way = asyncio.create_task(ask(http, server, chat("a" * 160)))  # 0.8 s
+        await asyncio.sleep(0.4)
+        struck = time.monotonic()
+        await fault_now(http, server, kind="slow", factor=3)
+        status, _ = await under_way
+        assert status == 200
+        expected_s = (struck - began) + 3 * (0.8 - (struck - began))
+        assert time.monotonic() - began == pytest.approx(expected_s, abs=0.15)
+        _, later = await ask(http, server, chat("b" * 20))
+        assert later["eval_duration"] == pytest.approx(3 * 0.1e9, rel=0.3)
+
+
+async def test_slow_now_slows_the_reading_of_prompts(http: aiohttp.ClientSession) -> None:
+    """Reading the prompt takes longer, too; a factor of 1 brings the old speed back."""
+    settings = Settings(prefill_rate=100, decode_rate=0, load_seconds=0)
+    async with serving(settings) as server:
+        _, before = await ask(http, server, chat("a" * 40))
+        await fault_now(http, server, kind="slow", factor=2)
+        _, slow = await ask(http, server, chat("b" * 40))
+        await fault_now(http, server, kind="slow", factor=1)
+        _, after = await ask(http, server, chat("c" * 40))
+    durations = [each["prompt_eval_duration"] for each in (before, slow, after)]
+    assert durations[1] == pytest.approx(2 * durations[0], rel=0.3)
+    assert durations[2] == pytest.approx(durations[0], rel=0.3)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_hang_now_stops_every_answer_and_nothing_else(
+    http: aiohttp.ClientSession, *, stream: bool
+) -> None:
+    """Answers in the making and later ones never come, while the server says that it is well."""
+    async with serving(SLOTS_OF_3) as server:
+        asking = [asyncio.create_task(ask(http, server, chat("a" * 40, stream=stream)))]
+        await until(lambda: server.stats.running.level == 1)
+        await fault_now(http, server, kind="hang")
+        asking.append(asyncio.create_task(ask(http, server, chat("la gare", stream=stream))))
+        await until(lambda: server.stats.running.level == 2)
+        for path in ("/api/version", "/api/tags", "/api/ps"):
+            async with http.get(server.url + path) as response:
+                assert response.status == 200
+        assert (await ask(http, server, chat("")))[0] == 200
+        await asyncio.sleep(0.3)
+        assert server.stats.running.level == 2
+        for each in asking:
+            each.cancel()
+        await until(lambda: server.stats.running.level == 0)
+        assert server.stats.outcomes == {"cancelled": 2}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_hang_now_stops_a_server_that_needs_no_time(
+    instant: LocalServer, http: aiohttp.ClientSession, *, stream: bool
+) -> None:
+    """Even an answer that costs no time does not come any more."""
+    await fault_now(http, instant, kind="hang")
+    asking = asyncio.create_task(ask(http, instant, chat("la gare", stream=stream)))
+    await until(lambda: instant.stats.running.level == 1)
+    await asyncio.sleep(0.1)
+    assert instant.stats.running.level == 1
+    asking.cancel()
+
+
+async def test_hang_now_can_be_ended(http: aiohttp.ClientSession) -> None:
+    """A slow rule with a factor of 1 lets answers go on where they stopped."""
+    async with serving(SLOTS_OF_3) as server:
+        under_way = asyncio.create_task(ask(http, server, chat("le train")))
+        await until(lambda: server.stats.running.level == 1)
+        await fault_now(http, server, kind="hang")
+        await fault_now(http, server, kind="slow", factor=1)
+        _, said = await under_way
+        assert said["message"]["content"] == "the train"
+
+
+@pytest.mark.parametrize("kind", ["slow", "hang"])
+async def test_time_is_the_simulation_s_to_choose(http: aiohttp.ClientSession, kind: str) -> None:
+    """With another engine a slow or hang rule with `now` is refused, and no rule is set."""
+
+    class Other:
+        """An engine that is not asked for anything here."""
+
+        async def load(self, model: Model, launch: LaunchOptions, slots: int) -> LoadedModel:
+            raise NotImplementedError
+
+    rules: list[dict[str, Any]] = [{"kind": "reset"}, {"kind": kind, "now": True}]
+    async with LocalServer(INSTANT, engine=Other()) as server:
+        async with http.post(server.url + "/_local/faults", json=rules) as response:
+            assert response.status == 400
+            assert "needs the simulated engine" in (await response.json())["error"]
+        assert len(server.faults) == 0
+        with pytest.raises(FaultError, match="needs the simulated engine"):
+            server.add_faults([rules[1]])
 
 
 async def test_refuse_closes_the_listener_for_a_while(

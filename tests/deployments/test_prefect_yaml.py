@@ -80,8 +80,8 @@ def test_every_field_of_the_form_is_described(entrypoint: str) -> None:
 
 REQUIRED = {
     "ingest_reports": {"root", "dataset", "sources"},
-    "translate_reports": {"root", "dataset", "hosts", "model"},
-    "run_reports": {"root", "sources", "hosts", "model"},
+    "translate_reports": {"root", "dataset", "model"},
+    "run_reports": {"root", "sources", "model"},
 }
 
 
@@ -189,7 +189,7 @@ def test_ad_hoc_run_from_the_form(prefect_api: str, tmp_path: Path) -> None:
 
     texts = french_texts(40)
     source = write_csv(tmp_path / "Rapports 2024.csv", texts, encoding="cp1252")
-    settings = Settings(slots=2, decode_rate=2000.0, load_seconds=0.0)
+    settings = Settings(slots=2, decode_rate=150.0, load_seconds=0.0)
     with (
         local_servers([settings, settings]) as servers,
         worker(prefect_api, tmp_path / "worker.log"),
