@@ -25,6 +25,8 @@ for _name in list(os.environ):
     if _name.startswith("PREFECT_") or _name.lower().endswith("_proxy"):
         del os.environ[_name]
 os.environ |= {
+    # Runs of these tests share hosts with each other, not with runs of this machine.
+    "REPORTS_SLOTS_FOLDER": f"{_HOME.name}/slots",
     "PREFECT_HOME": _HOME.name,
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -33,6 +35,14 @@ os.environ |= {
 }
 for _name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS"):
     os.environ.pop(_name, None)
+
+SET_AS_OURS = {
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+        "prefect.server.concurrency.lease_storage.filesystem"
+    ),
+    "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
+}
+"""As deployments/compose.yaml sets its Prefect server."""
 
 SERVER_START_S = 90.0
 CHILD_STOP_S = 20.0
@@ -66,7 +76,7 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         child = subprocess.Popen(
             command,
             cwd=home,
-            env={**os.environ, "PREFECT_HOME": str(home)},
+            env={**os.environ, "PREFECT_HOME": str(home), **SET_AS_OURS},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
