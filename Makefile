@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 TRAINING := .venv-training
 TRAINING_LOCK := deployments/demo_model/training/requirements.lock
 
-.PHONY: help demo test test-fast check format bench model lock check-bounds docs clean
+.PHONY: help demo test test-fast check format bench bench-quick model lock check-bounds docs clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -35,8 +35,11 @@ format: $(READY)  ## Bring the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## Compare the dispatch policies with a naive gather, side by side
-	$(BIN)/python -m tests.bench.dispatch
+bench: $(READY)  ## Measure everything that the README claims (45 minutes on two cores)
+	$(BIN)/python -m tests.bench --all
+
+bench-quick: $(READY)  ## Compare the dispatch policies with a naive gather, in a minute
+	$(BIN)/python -m tests.bench --quick
 
 model: $(TRAINING)/.ready  ## Train the demo model again from nothing (45 minutes on two cores)
 	$(TRAINING)/bin/python -m deployments.demo_model.training.train --out data/demo_model
@@ -56,7 +59,7 @@ check-bounds:  ## Start a Prefect server from a fresh resolution of the bounds (
 
 clean:  ## Remove what the other targets made
 	rm -rf $(VENV) $(TRAINING) build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache \
-		.hypothesis .import_linter_cache demo-output
+		.hypothesis .import_linter_cache demo-output bench-output
 
 $(TRAINING)/.ready: $(TRAINING_LOCK)
 	$(PYTHON) -m venv $(TRAINING)
