@@ -14,9 +14,17 @@ from rich.table import Table
 from flows.watching import Lines, SharedProgress, Watcher
 from tasks.core.dispatch import events
 from tasks.core.ingest.summary import IngestSummary
-from tasks.core.run.progress import HostProgress, Progress, readable_seconds
+from tasks.core.run.news import readable_seconds
+from tasks.core.run.progress import HostProgress, Progress
 from tasks.core.run.run_record import RunRecord
-from tasks.core.run.summary import HostRow, counts_line, host_rows, ingest_lines, opening_lines
+from tasks.core.run.summary import (
+    HostRow,
+    counts_line,
+    efficiency_line,
+    host_rows,
+    ingest_lines,
+    opening_lines,
+)
 from tasks.core.storage.publish import translations_folder
 
 REFRESH_PER_SECOND = 4
@@ -116,6 +124,8 @@ def show_run(record: RunRecord, root: str) -> None:
     if record.planned:
         for line in _aligned(host_rows(record)):
             say(line)
+        if efficiency := efficiency_line(record):
+            say(efficiency)
     say(f"translations: {root}/{translations_folder(record.dataset, record.target_lang)}/*.parquet")
     say(f"run: {root}/runs/{record.run_id}/run.json")
 

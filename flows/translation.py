@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -15,15 +16,17 @@ from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.watching import All, Lines, current_watcher
+from tasks.core.dispatch import events
 from tasks.core.errors import FleetLost, ReportTranslationError, RunError
 from tasks.core.ingest.summary import IngestSummary
 from tasks.core.records import Shard
 from tasks.core.run.engine import Engine
-from tasks.core.run.lifecycle import open_run
+from tasks.core.run.lifecycle import open_run, run_hosts
 from tasks.core.run.planning import RUNNING_SHARDS, require_reports
 from tasks.core.run.run_record import RunRecord, RunState, lock_name, new_run_id
 from tasks.core.settings import TranslateSettings
 from tasks.core.storage.store import Store
+from tasks.limits import limits_in_use, server_warnings, slot_ledger
 from tasks.report import leave_artifacts
 from tasks.translate import close_run, plan_run, publish_run, survey_hosts, translate_shard
 
@@ -39,24 +42,28 @@ def translate_dataset(
     could not finish; what it finished is published all the same.
     """
     store, now = Store(settings.root), datetime.now(UTC)
+    settings = settings.model_copy(update={"limits": limits_in_use(settings.limits)})
+    hosts = run_hosts(settings)
     if ingest is None:
         require_reports(store, settings.dataset)
     run_id = new_run_id(now)
     with store.locked(lock_name(run_id)):
-        record = open_run(store, settings, run_id=run_id, now=now, flow_run_id=flow_run.id)
+        record = open_run(store, settings, hosts, run_id=run_id, now=now, flow_run_id=flow_run.id)
         engine = None
         try:
-            survey = survey_hosts(settings)
-            run = plan_run(settings, record, survey, ingest() if ingest else None)
+            survey = survey_hosts(settings, hosts)
+            survey = survey.and_warn(asyncio.run(server_warnings(settings.limits)))
+            run = plan_run(settings, hosts, record, survey, ingest() if ingest else None)
             record = run.record
             watcher = All.of(Lines(get_run_logger().info), current_watcher.get())
             watcher.started(record)
             if run.shards:
-                with (
-                    watcher.watching(record) as observe,
-                    Engine(store, settings, run, observe) as engine,
-                ):
-                    _translate_shards(engine, run.shards)
+                with watcher.watching(record) as observe:
+                    ledger = slot_ledger(
+                        settings.limits, on_note=lambda note: observe(events.Noticed(note))
+                    )
+                    with Engine(store, settings, run, observe, ledger) as engine:
+                        _translate_shards(engine, run.shards)
             record = publish_run(settings, record, engine.accounts() if engine else {})
         except BaseException as error:
             _close(settings, record, engine, error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
-from tasks.core.dispatch.host import HostAccount
+from tasks.core.dispatch.account import HostAccount
 from tasks.core.dispatch.survey import Survey
 from tasks.core.errors import RunError, StorageError
 from tasks.core.ingest.summary import IngestSummary
@@ -20,15 +20,15 @@ from tasks.core.run import lifecycle
 from tasks.core.run.engine import Engine
 from tasks.core.run.lifecycle import StartedRun
 from tasks.core.run.run_record import RunRecord, RunState
-from tasks.core.settings import TranslateSettings
+from tasks.core.settings import HostAddress, TranslateSettings
 from tasks.core.storage.store import Store
 from tasks.recovery import USES_THE_ROOT
 
 
 @task(name="survey hosts", task_run_name="survey hosts", cache_policy=NO_CACHE)
-def survey_hosts(settings: TranslateSettings) -> Survey:
+def survey_hosts(settings: TranslateSettings, hosts: Sequence[HostAddress]) -> Survey:
     """Ask the hosts; see `tasks.core.run.lifecycle.survey_hosts`."""
-    return lifecycle.survey_hosts(settings)
+    return lifecycle.survey_hosts(settings, hosts)
 
 
 @task(
@@ -38,12 +38,14 @@ def survey_hosts(settings: TranslateSettings) -> Survey:
 )
 def plan_run(
     settings: TranslateSettings,
+    hosts: Sequence[HostAddress],
     record: RunRecord,
     survey: Survey,
     ingested: IngestSummary | None,
 ) -> StartedRun:
     """Write the plan; see `tasks.core.run.lifecycle.start_run`."""
-    return lifecycle.start_run(Store(settings.root), settings, record, survey, ingested)
+    store = Store(settings.root)
+    return lifecycle.start_run(store, settings, record, survey, ingested, hosts=hosts)
 
 
 @task(

@@ -105,7 +105,7 @@ class Dispatching:
 
 @asynccontextmanager
 async def dispatching(
-    urls_and_slots: Sequence[tuple[str, int]],
+    urls_and_slots: Sequence[tuple[str, int | None]],
     model_digest: str,
     *,
     rng: random.Random | None = None,

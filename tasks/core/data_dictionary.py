@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 
 import pyarrow as pa
 
 from tasks.core import schema
-from tasks.core.run.run_record import Counts, HostRecord, RunRecord
+from tasks.core.dispatch.account import HostAccount
+from tasks.core.run.run_record import Counts, RunRecord
 
 _TYPES: dict[pa.DataType, str] = {
     schema.STRING: "string",
@@ -95,11 +97,11 @@ def _record_fields() -> str:
     others = ", ".join(
         f"`{name}`" for name in RunRecord.model_fields if name not in Counts.model_fields
     )
-    hosts = ", ".join(f"`{name}`" for name in HostRecord.model_fields)
+    hosts = ", ".join(f"`{field.name}`" for field in fields(HostAccount))
     return (
         f"Counts: {counts}.\n\nThe run: {others}.\n\n"
-        f"`hosts` has, by URL: {hosts}; `busy_seconds` is the time with at least one request "
-        "in flight.\n"
+        f"`hosts` has, by URL: {hosts}. A slot-second is one slot for one second; "
+        "`busy_seconds` is the time with at least one request in flight.\n"
     )
 
 

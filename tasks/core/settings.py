@@ -42,6 +42,7 @@ def at(position: int) -> Callable[[dict[str, Any]], None]:
 
 
 PolicyName = Literal["pull", "random", "round_robin", "least_connections"]
+LimitsName = Literal["auto", "local", "prefect"]
 
 HOST_FORM = "URL or URL=SLOTS, for example http://gpu1:11434=4"
 OLLAMA_PORT = 11434
@@ -56,7 +57,7 @@ class HostAddress:
 
     url: str
     slots: int | None = None
-    """None when the user did not say; 1 is used until slots can be discovered."""
+    """None when the user did not say: found out at the start of a run."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -186,58 +187,83 @@ class TranslateSettings(Settings):
     """Which hosts translate a dataset, with which model, and how."""
 
     hosts: list[str] = Field(
-        description=f"Ollama servers, each as {HOST_FORM}.",
-        min_length=1,
+        default_factory=list,
+        description=f"Ollama servers, each as {HOST_FORM}; without SLOTS they are found out by "
+        "a short burst at the start of the run.",
         json_schema_extra=at(6),
+    )
+    hosts_file: OptionalText = Field(
+        default=None,
+        description=f"Text file with one Ollama server a line, each as {HOST_FORM}; read again "
+        "during the run, so that servers can join and leave.",
+        json_schema_extra=at(7),
     )
     model: str = Field(
         description="Model name on the hosts, for example translategemma:12b.",
         min_length=1,
-        json_schema_extra=at(7),
+        json_schema_extra=at(8),
     )
     source_lang: str = Field(
         default="fr",
         description="Language of the reports (ISO 639-1).",
-        json_schema_extra=at(8),
+        json_schema_extra=at(9),
     )
     target_lang: str = Field(
         default="en",
         description="Language to translate into (ISO 639-1).",
-        json_schema_extra=at(9),
+        json_schema_extra=at(10),
     )
     limit: OptionalCount = Field(
         default=None,
         description="Translate at most this many of the missing reports; empty: all.",
-        json_schema_extra=at(10),
+        json_schema_extra=at(11),
     )
     policy: PolicyName = Field(
         default="pull",
         description="How reports are given to hosts; pull is the one to use, the others are "
         "baselines.",
-        json_schema_extra=at(11),
+        json_schema_extra=at(12),
+    )
+    limits: LimitsName = Field(
+        default="auto",
+        description="How runs at the same time share hosts: local: by locks of this machine; "
+        "prefect: by concurrency limits of the Prefect server, too; auto: prefect where a "
+        "server is set (PREFECT_API_URL), else local.",
+        json_schema_extra=at(13),
+    )
+    hedge: bool = Field(
+        default=True,
+        description="Near the end of a run, let idle slots ask again for what takes longest; "
+        "the first answer counts. Off: nothing is sent twice unless it failed.",
+        json_schema_extra=at(14),
+    )
+    other_weights: bool = Field(
+        default=False,
+        description="Let the model's name mean different weights on different hosts.",
+        json_schema_extra=at(15),
     )
     fleet_timeout_seconds: int = Field(
         default=300,
         ge=0,
         description="Seconds to wait for any host when all were lost in the middle of a run.",
-        json_schema_extra=at(12),
+        json_schema_extra=at(16),
     )
     load_timeout_seconds: int = Field(
         default=600,
         ge=1,
         description="Seconds a host may take to load the model.",
-        json_schema_extra=at(13),
+        json_schema_extra=at(17),
     )
     num_ctx: int = Field(
         default=4096,
         ge=256,
         description="Context length in tokens, the same for every request of a run.",
-        json_schema_extra=at(14),
+        json_schema_extra=at(18),
     )
     profile: OptionalText = Field(
         default=None,
         description="Prompt profile; empty: chosen by the model's name.",
-        json_schema_extra=at(15),
+        json_schema_extra=at(19),
     )
 
     @field_validator("hosts")
@@ -258,6 +284,15 @@ class TranslateSettings(Settings):
         return language
 
     @model_validator(mode="after")
+    def _some_host_is_given(self) -> Self:
+        if not self.hosts and self.hosts_file is None:
+            raise ValueError(
+                f"no host is given; give at least one --host as {HOST_FORM}, or --hosts-file "
+                "with one a line"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _languages_differ(self) -> Self:
         if self.source_lang == self.target_lang:
             raise ValueError(
@@ -268,7 +303,7 @@ class TranslateSettings(Settings):
 
     @property
     def addresses(self) -> tuple[HostAddress, ...]:
-        """The hosts, parsed."""
+        """The hosts of `hosts`, parsed: those that stay whatever the hosts file says."""
         return tuple(HostAddress.parse(host) for host in self.hosts)
 
 

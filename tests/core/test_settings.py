@@ -140,6 +140,8 @@ def test_defaults() -> None:
     assert (settings.policy, settings.num_ctx, settings.limit) == ("pull", 4096, None)
     assert (settings.fleet_timeout_seconds, settings.load_timeout_seconds) == (300, 600)
     assert settings.profile is None
+    assert (settings.limits, settings.hedge, settings.other_weights) == ("auto", True, False)
+    assert settings.hosts_file is None
     assert settings.addresses == (HostAddress("http://gpu1:11434"),)
 
 
@@ -147,6 +149,18 @@ def test_hosts_are_told_apart_by_their_url() -> None:
     """One host in two spellings is refused: its slots would be counted twice."""
     assert "http://gpu1:11434 is given twice" in complaint(hosts=["gpu1=2", "http://GPU1:11434/"])
     assert len(translate(hosts=["gpu1:1", "gpu1:2"]).addresses) == 2
+
+
+def test_some_host_is_given() -> None:
+    """Hosts come from --host, from a file, or from both; without either there is no run."""
+    from_file = translate(hosts=[], hosts_file="hosts.txt")
+    assert (from_file.hosts_file, from_file.addresses) == ("hosts.txt", ())
+    assert translate(hosts_file="hosts.txt").addresses == (HostAddress("http://gpu1:11434"),)
+    for hosts, hosts_file in (([], None), (None, None), ([], "")):
+        said = complaint(hosts=hosts, hosts_file=hosts_file)
+        assert "no host is given" in said
+        assert "--host as URL or URL=SLOTS" in said
+        assert "--hosts-file" in said
 
 
 @pytest.mark.parametrize(
@@ -166,6 +180,10 @@ def test_hosts_are_told_apart_by_their_url() -> None:
         ("target_lang", "en\n"),
         ("limit", 0),
         ("policy", "fastest"),
+        ("limits", "remote"),
+        ("hedge", "sometimes"),
+        ("other_weights", "some"),
+        ("hosts_file", 7),
         ("fleet_timeout_seconds", -1),
         ("load_timeout_seconds", 0),
         ("num_ctx", 255),
@@ -181,6 +199,11 @@ def test_settings_that_are_refused(field: str, value: object) -> None:
 def test_languages(language: str) -> None:
     """Languages are codes, with a region or script where there is one."""
     assert translate(source_lang=language).source_lang == language
+
+
+def test_languages_differ() -> None:
+    """Nothing is translated into its own language."""
+    assert "--to fr" in complaint(target_lang="fr")
 
 
 def test_settings_do_not_change() -> None:

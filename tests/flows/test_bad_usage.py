@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from deployments.local_ollama import ServerProcess, Settings, local_server
-from flows.command import BAD_USAGE, exit_code
+from flows import command
+from flows.command import BAD_USAGE, DONE, exit_code
+from flows.options import Translating
+from tasks.core.settings import TranslateSettings
 from tests.flows.harness import MODEL, Ended, Reports, french_texts, hosts, write_csv
 
 HOST = "http://127.0.0.1:9"
@@ -31,7 +37,12 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "unknown command": (["translat"], ["translat", "run, ingest, translate"]),
     "no source": (["run", *RUN[2:]], ["SOURCE", "file, folder or glob"]),
     "no root": (without("--root"), ["--root FOLDER"]),
-    "no host": (without("--host"), ["--host", HOST_FORM]),
+    "no host": (without("--host"), ["--host", HOST_FORM, "--hosts-file"]),
+    "empty hosts file name": (
+        [*without("--host"), "--hosts-file", ""], ["--host", HOST_FORM, "--hosts-file"],
+    ),
+    "hosts file without a name": ([*RUN, "--hosts-file"], ["--hosts-file PATH", "one host a line"]),
+    "host without a value": ([*RUN, "--host"], ["--host", HOST_FORM]),
     "no model": (without("--model"), ["--model NAME"]),
     "no dataset": (["ingest", "in.csv", "--root", "root"], ["--dataset NAME"]),
     "no value": ([*RUN, "--limit"], ["--limit", "whole number from 1"]),
@@ -44,6 +55,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         [*RUN, "--policy", "fastest"],
         ["--policy", "fastest", "'pull', 'random', 'round_robin', 'least_connections'"],
     ),
+    "unknown limits": (
+        [*RUN, "--limits", "remote"], ["--limits", "remote", "'auto', 'local', 'prefect'"],
+    ),
+    "no such negative": ([*RUN, "--no-limits"], ["--no-limits", "reports run --help"]),
     "other scheme": (with_host("ftp://gpu1"), ["--host", "ftp://gpu1", HOST_FORM]),
     "no address": (with_host("http://"), ["--host", HOST_FORM]),
     "open bracket": (with_host("http://[::1"), ["--host", "http://[::1", HOST_FORM]),
@@ -98,6 +113,50 @@ def test_bad_usage_is_said_in_one_line(
     assert out == ""
     assert_one_line(err, words)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ([], {"hosts": [HOST], "hosts_file": None}),
+        (["--host", "gpu2=4"], {"hosts": [HOST, "gpu2=4"]}),
+        (["--hosts-file", "hosts.txt"], {"hosts": [HOST], "hosts_file": "hosts.txt"}),
+        (["--limits", "local"], {"limits": "local"}),
+        (["--hedge"], {"hedge": True}),
+        (["--no-hedge"], {"hedge": False}),
+        (["--allow-other-weights"], {"other_weights": True}),
+        (["--from", "de", "--to", "fr"], {"source_lang": "de", "target_lang": "fr"}),
+        (["--fleet-timeout", "7"], {"fleet_timeout_seconds": 7}),
+        (["--load-timeout", "8"], {"load_timeout_seconds": 8}),
+    ],
+)
+def test_options_become_settings(
+    options: list[str], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every option of a translating command ends up in the setting that it names."""
+    given: list[BaseModel] = []
+
+    def keep(_name: str, settings: BaseModel, *, verbose: bool) -> int:
+        assert not verbose
+        given.append(settings)
+        return DONE
+
+    monkeypatch.setattr(command, "_run_flow", keep)
+    assert exit_code([*RUN, *options, "second.csv"]) == DONE
+    translate = ["translate", *RUN[2:], "--dataset", "ds", *options]
+    assert exit_code(translate) == DONE
+    run, translated = (one.model_dump() for one in given)
+    assert run["sources"] == ["in.csv", "second.csv"]
+    for one in (run, translated):
+        assert settings.items() <= one.items()
+
+
+def test_options_have_the_defaults_of_the_run_form() -> None:
+    """What is left alone is the same for the command as for the run form of Prefect's UI."""
+    options = asdict(Translating(hosts=(HOST,), model="m"))
+    by_command = TranslateSettings(root="root", dataset="ds", **options)
+    assert by_command == TranslateSettings(root="root", dataset="ds", hosts=[HOST], model="m")
+    assert options.keys() == TranslateSettings.model_fields.keys() - {"root", "dataset"}
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,43 @@ class HostUp:
 
 
 @dataclass(frozen=True, slots=True)
+class HostJoined:
+    """A host was added to the run."""
+
+    host: str
+    slots: int | None
+    """None: still to be found out."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostDraining:
+    """A host was taken out of the run; what it has in flight is waited for."""
+
+    host: str
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotsFound:
+    """A host whose slots nobody gave was found to have so many."""
+
+    host: str
+    slots: int
+    by_burst: bool
+    """False: another run said so."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotsChanged:
+    """Of a host's slots so many are used from now on."""
+
+    host: str
+    used: int
+    slots: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostLoading:
     """A host answers and is loading the model."""
 
@@ -64,6 +101,29 @@ class FleetBack:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A segment broke the answers of several hosts; it is tried once more at the end."""
+
+    report_id: str
+    hosts: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetriesSlowed:
+    """So much fails that retries are sent one after the other."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something else that is worth knowing, in a sentence."""
+
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class RequestSent:
     """A request went to a host."""
 
@@ -91,12 +151,19 @@ class ReportDone:
 
 Event = (
     HostUp
+    | HostJoined
+    | HostDraining
+    | SlotsFound
+    | SlotsChanged
     | HostLoading
     | HostSuspect
     | HostDown
     | HostLeft
     | FleetDown
     | FleetBack
+    | Quarantined
+    | RetriesSlowed
+    | Noticed
     | RequestSent
     | RequestEnded
     | ReportDone

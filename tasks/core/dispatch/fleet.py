@@ -1,29 +1,24 @@
-"""Brings hosts up, keeps watch over them, and says when none is left."""
+"""The hosts of a run: keeps watch over them, and says when none is left.
+
+What a host goes through to come up stands in `bringing_up`, what its state means in
+`health`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 from tasks.core.dispatch import events
+from tasks.core.dispatch.bringing_up import MOST_MISSED, BringingUp, HostOfNoUse
 from tasks.core.dispatch.health import HostState
 from tasks.core.dispatch.host import Host
-from tasks.core.dispatch.survey import full_model_name, missing_model
-from tasks.core.errors import ErrorKind, FleetLost, RequestFailed
-from tasks.core.translate.profiles import Prompting
-
-PROVE_TIMEOUT_S = 30.0
-BUSY_PAUSE_S = 2.0
+from tasks.core.errors import FleetLost, RequestFailed
 
 LISTEN_EVERY_S = 5.0
-MOST_MISSED = 2
-"""Questions in a row without an answer after which a host is silent: within 20 s."""
-
-
-class HostOfNoUse(Exception):
-    """A host answered, and cannot take part in this run."""
+_NEEDS_NOTHING = frozenset({HostState.CLOSED, HostState.DRAINING, HostState.GONE})
 
 
 class Fleet:
@@ -36,24 +31,19 @@ class Fleet:
 
     def __init__(
         self,
-        hosts: Sequence[Host],
-        prompting: Prompting,
-        model_digest: str,
+        bringing_up: BringingUp,
         *,
         fleet_timeout_s: float,
-        load_timeout_s: float,
         observe: events.Observer,
         rng: random.Random,
-        on_change: Callable[[], None],
+        on_change: Callable[[Host], None],
         on_silence: Callable[[Host, RequestFailed], None],
         on_lost: Callable[[FleetLost], None],
         listen_every_s: float = LISTEN_EVERY_S,
     ) -> None:
-        self._hosts = hosts
-        self._prompting = prompting
-        self._model_digest = model_digest
+        self._bringing_up = bringing_up
+        self._hosts: dict[str, Host] = {}
         self._fleet_timeout_s = fleet_timeout_s
-        self._load_timeout_s = load_timeout_s
         self._observe = observe
         self._rng = rng
         self._on_change = on_change
@@ -64,14 +54,14 @@ class Fleet:
         self._lost_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def start(self) -> None:
-        """Begin to bring every host up."""
-        for host in self._hosts:
-            host.needs_attention.set()
-            for watch in (self._keep(host), self._listen(host)):
-                keeper = asyncio.create_task(watch)
-                keeper.add_done_callback(self._watch_ended)
-                self._keepers.append(keeper)
+    def add(self, host: Host) -> None:
+        """Begin to bring a host up."""
+        self._hosts[host.url] = host
+        host.needs_attention.set()
+        for watch in (self._keep(host), self._listen(host)):
+            keeper = asyncio.create_task(watch)
+            keeper.add_done_callback(self.watch_ended)
+            self._keepers.append(keeper)
 
     async def stop(self) -> None:
         """Leave the hosts alone."""
@@ -81,7 +71,7 @@ class Fleet:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
 
-    def _watch_ended(self, keeper: asyncio.Task[None]) -> None:
+    def watch_ended(self, keeper: asyncio.Task[None]) -> None:
         """A host that nobody watches would be lost for good: that ends the run, loudly."""
         if not keeper.cancelled() and (bug := keeper.exception()):
             error = FleetLost(
@@ -91,22 +81,69 @@ class Fleet:
             self._on_lost(error)
 
     def request_failed(self, host: Host, failure: RequestFailed) -> None:
-        """Take note of a failed request; the host may go down by it."""
+        """Take note of a failed request; the host may be opened by it."""
         before = host.health
         host.health = before.after_fault(
             failure.kind, failure.message, time.monotonic(), self._rng.random()
         )
         if host.health.state is not before.state:
-            self._changed(host)
+            self.changed(host)
             host.needs_attention.set()
 
+    def drain(self, host: Host) -> None:
+        """Take a host out of the run; what it has in flight is waited for."""
+        if not host.health.is_leaving:
+            host.health = host.health.drained()
+            self.changed(host)
+            self.request_ended(host)
+
+    def request_ended(self, host: Host) -> None:
+        """A host that is taken out of the run is gone when nothing is in flight any more."""
+        if host.health.state is HostState.DRAINING and not host.in_flight:
+            host.health = host.health.gone("it was taken out of the run")
+            self.changed(host)
+
+    def take_back(self, host: Host) -> None:
+        """Bring a host up again that was taken out of the run."""
+        if host.health.is_leaving:
+            host.health = type(host.health)()
+            host.needs_attention.set()
+
+    def changed(self, host: Host) -> None:
+        """The state of a host has changed: let everybody know."""
+        host.changed(time.monotonic())
+        self._announce(host)
+        self._on_change(host)
+        self._watch(host)
+
     async def _keep(self, host: Host) -> None:
-        while host.health.state is not HostState.LEFT:
+        while True:
             await host.needs_attention.wait()
             host.needs_attention.clear()
-            while host.health.state not in (HostState.UP, HostState.LEFT):
+            while host.health.state not in _NEEDS_NOTHING:
                 await asyncio.sleep(max(0.0, host.health.retry_at - time.monotonic()))
                 await self._bring_up(host)
+
+    async def _bring_up(self, host: Host) -> None:
+        try:
+            await self._bringing_up.bring_up(host)
+        except HostOfNoUse as reason:
+            if host.health.is_leaving:
+                return
+            host.health = host.health.gone(str(reason))
+        except RequestFailed as failure:
+            if host.health.is_leaving:
+                return
+            host.health = host.health.opened(failure.message, time.monotonic(), self._rng.random())
+            # It could not do the least thing; what it still has will hardly fare better. What
+            # was sent this very moment has to begin before it can be ended.
+            await asyncio.sleep(0)
+            self._on_silence(host, failure)
+        else:
+            if host.health.is_leaving:
+                return
+            host.health = host.health.loaded()
+        self.changed(host)
 
     async def _listen(self, host: Host) -> None:
         """Notice a host that has gone silent, long before its requests are overdue.
@@ -126,126 +163,47 @@ class Fleet:
             except RequestFailed as failure:
                 missed += 1
                 if missed == MOST_MISSED and host.takes_requests:
-                    host.health = host.health.down(
-                        failure.message, time.monotonic(), self._rng.random()
-                    )
-                    # What was sent this very moment has to begin before it can be ended.
-                    await asyncio.sleep(0)
-                    self._on_silence(host, failure)
-                    self._changed(host)
-                    host.needs_attention.set()
+                    await self._fell_silent(host, failure)
             else:
                 missed = 0
 
-    async def _bring_up(self, host: Host) -> None:
-        """One try: ask for the version, check the model, load it, and have it prove itself."""
-        is_first = host.health.state is HostState.STARTING
-        try:
-            host.version = await host.client.version()
-            await self._check_model(host)
-            if host.health.state in (HostState.STARTING, HostState.DOWN):
-                host.health = host.health.loading()
-                self._changed(host)
-            await self._load(host)
-            if not is_first:
-                await self._prove(host)
-        except HostOfNoUse as reason:
-            host.health = host.health.left(str(reason))
-        except RequestFailed as failure:
-            host.health = host.health.down(failure.message, time.monotonic(), self._rng.random())
-        else:
-            host.health = host.health.loaded()
-        self._changed(host)
-
-    async def _check_model(self, host: Host) -> None:
-        digests = await host.client.model_digests()
-        digest = digests.get(full_model_name(self._prompting.model))
-        if digest is None:
-            raise HostOfNoUse(missing_model(host.url, self._prompting.model, digests))
-        if digest != self._model_digest:
-            raise HostOfNoUse(
-                f"{host.url} has other weights under the name {self._prompting.model} "
-                f"({digest[:12]}, not {self._model_digest[:12]})"
-            )
-
-    async def _load(self, host: Host) -> None:
-        """Load the model, as long as the server is alive meanwhile."""
-        load = asyncio.create_task(self._load_in_time(host))
-        missed = 0
-        try:
-            while not (await asyncio.wait({load}, timeout=self._listen_every_s))[0]:
-                try:
-                    await host.client.version(self._listen_every_s)
-                except RequestFailed:
-                    missed += 1
-                    if missed == MOST_MISSED:
-                        raise
-                else:
-                    missed = 0
-            await load
-        finally:
-            load.cancel()
-            await asyncio.gather(load, return_exceptions=True)
-
-    async def _load_in_time(self, host: Host) -> None:
-        """Load the model; a full queue in front of it means waiting longer."""
-        prompting, until = self._prompting, time.monotonic() + self._load_timeout_s
-        while True:
-            try:
-                await host.client.load(
-                    prompting.model, prompting.options, max(1.0, until - time.monotonic())
-                )
-            except RequestFailed as failure:
-                if failure.kind is not ErrorKind.BUSY or time.monotonic() > until:
-                    raise
-                await asyncio.sleep(BUSY_PAUSE_S * (0.5 + 0.5 * self._rng.random()))
-            else:
-                return
-
-    async def _prove(self, host: Host) -> None:
-        while host.in_flight >= host.slots:
-            host.slot_freed.clear()
-            await host.slot_freed.wait()
-        host.occupy(time.monotonic())
-        try:
-            prompting = self._prompting
-            await host.client.prove(
-                prompting.model, prompting.options, prompting.profile.think, PROVE_TIMEOUT_S
-            )
-        finally:
-            host.release(time.monotonic())
-
-    def _changed(self, host: Host) -> None:
-        self._announce(host)
-        self._on_change()
-        self._watch(host)
+    async def _fell_silent(self, host: Host, failure: RequestFailed) -> None:
+        host.health = host.health.opened(failure.message, time.monotonic(), self._rng.random())
+        # What was sent this very moment has to begin before it can be ended.
+        await asyncio.sleep(0)
+        self._on_silence(host, failure)
+        self.changed(host)
+        host.needs_attention.set()
 
     def _announce(self, host: Host) -> None:
         health = host.health
         match health.state:
-            case HostState.UP:
-                self._observe(events.HostUp(host.url, host.slots))
+            case HostState.CLOSED:
+                self._observe(events.HostUp(host.url, host.slots or 0))
             case HostState.LOADING:
                 self._observe(events.HostLoading(host.url))
             case HostState.SUSPECT:
                 self._observe(events.HostSuspect(host.url, health.reason))
-            case HostState.DOWN:
+            case HostState.OPEN:
                 wait_s = max(0.0, health.retry_at - time.monotonic())
                 self._observe(events.HostDown(host.url, health.reason, wait_s))
-            case HostState.LEFT:
+            case HostState.DRAINING:
+                self._observe(events.HostDraining(host.url, host.in_flight))
+            case HostState.GONE:
                 self._observe(events.HostLeft(host.url, health.reason))
-            case HostState.STARTING:
-                raise AssertionError(f"{host.url} went back to its start")
+            case HostState.HALF_OPEN | HostState.PROBING:
+                pass  # nothing that anybody has to know
 
     def _watch(self, host: Host) -> None:
         """Start, or end, the time that the run waits for a lost fleet."""
-        if all(host.health.state is HostState.LEFT for host in self._hosts):
+        hosts = self._hosts.values()
+        if all(each.health.state is HostState.GONE for each in hosts):
             if self._timer:
                 self._timer.cancel()
             self._on_lost(
                 FleetLost(
                     "no host is of use in this run: "
-                    + "; ".join(self._reasons())
+                    + "; ".join(_reasons(hosts))
                     + ". What is finished is kept: correct that, then give the same command again"
                 )
             )
@@ -254,25 +212,27 @@ class Fleet:
             if self._timer:
                 self._timer.cancel()
             self._observe(events.FleetBack(host.url))
-        elif self._lost_at is None and all(host.health.is_lost for host in self._hosts):
+        elif self._lost_at is None and all(each.health.is_lost for each in hosts):
             self._lost_at = time.monotonic()
-            self._observe(events.FleetDown(self._reasons(), self._fleet_timeout_s))
+            self._observe(events.FleetDown(_reasons(hosts), self._fleet_timeout_s))
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._fleet_timeout_s, self._give_up)
 
     def _give_up(self) -> None:
         """The time is over; but a host that is loading by now is waited for."""
-        if all(host.health.is_lost for host in self._hosts):
+        hosts = self._hosts.values()
+        if all(host.health.is_lost for host in hosts):
             lost_s = time.monotonic() - (self._lost_at or 0.0)
             self._on_lost(
                 FleetLost(
                     f"all hosts were lost and none came back within {lost_s:.0f} s: "
-                    + "; ".join(self._reasons())
+                    + "; ".join(_reasons(hosts))
                     + ". What is finished is kept: give the same command again when they are back"
                 )
             )
         else:
             self._timer = asyncio.get_running_loop().call_later(1.0, self._give_up)
 
-    def _reasons(self) -> tuple[str, ...]:
-        return tuple(host.health.reason for host in self._hosts if host.health.reason)
+
+def _reasons(hosts: Iterable[Host]) -> tuple[str, ...]:
+    return tuple(host.health.reason for host in hosts if host.health.reason)

@@ -5,46 +5,51 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from tasks.core.dispatch.health import Health, HostState
+from tasks.core.dispatch.account import Ending, HostAccount, SlotClock
+from tasks.core.dispatch.health import Health, HostState, requests_at_once
 from tasks.core.dispatch.host_client import HostClient
 from tasks.core.dispatch.pace import Pace
-from tasks.core.dispatch.policies import HostView
+from tasks.core.dispatch.speed import Speed
+from tasks.core.dispatch.wait_controller import WaitController
 
 
-@dataclass(frozen=True, slots=True)
-class HostAccount:
-    """What a host did in a run."""
-
-    slots: int
-    requests: int = 0
-    failures: int = 0
-    output_tokens: int = 0
-    busy_seconds: float = 0.0
-    """Time with at least one request in flight."""
-    peak_in_flight: int = 0
-
-
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Host:
-    """The state that the dispatcher keeps of a host; changed on its event loop only."""
+    """The state that the dispatcher keeps of a host; changed on its event loop only.
+
+    `slots` is what the user said, or what was found out; None until then. Of these,
+    `usable` is what this run holds under the limit that all runs share.
+    """
 
     client: HostClient
-    slots: int
+    slots: int | None = None
     version: str | None = None
     health: Health = field(default_factory=Health)
     pace: Pace = field(default_factory=Pace)
-    in_flight: int = 0
-    requests: int = 0
-    failures: int = 0
-    output_tokens: int = 0
-    peak_in_flight: int = 0
+    speed: Speed = field(default_factory=Speed)
+    waits: WaitController | None = None
+    """Follows how many slots the server really has for us, once their number is known."""
+    usable: int = 0
+    held: int = 0
+    """As the ledger has it: more than usable while some are in use that are to be given back."""
+    claim_changes: bool = False
+    """The ledger does not know yet that the number of slots has changed."""
+    joined_late: bool = False
+    """It was not asked before the run began, as the others were."""
+    wants_probe: bool = False
+    """A slot is needed for the request by which the host proves itself."""
     heard_at: float = 0.0
     """When it last answered anything, by the monotonic clock."""
     needs_attention: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the host is to be probed and loaded (again)."""
     slot_freed: asyncio.Event = field(default_factory=asyncio.Event)
-    _busy_s: float = 0.0
-    _busy_since: float = 0.0
+    holding_changes: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when what is held of its slots should be looked at again."""
+    clock: SlotClock = field(default_factory=SlotClock)
+    is_shielded: bool = False
+    """It holds a segment in quarantine, beside which nothing else is sent."""
+    cap: int = 0
+    """Requests that it may have in flight now."""
 
     @property
     def url(self) -> str:
@@ -52,43 +57,57 @@ class Host:
         return self.client.url
 
     @property
+    def in_flight(self) -> int:
+        """Requests that occupy a slot."""
+        return self.clock.in_flight
+
+    @property
     def takes_requests(self) -> bool:
-        """Whether requests may be sent."""
-        return self.health.state is HostState.UP
+        """Whether requests may be sent, as far as its health goes."""
+        return self.health.state is HostState.CLOSED
 
-    def view(self, waiting: int) -> HostView:
-        """What a policy may know."""
-        return HostView(
-            self.url,
-            self.slots,
-            self.in_flight,
-            waiting,
-            self.takes_requests,
-            self.health.is_lost,
-        )
+    @property
+    def working_slots(self) -> int:
+        """Of its slots, those that really answer at once."""
+        return 0 if self.slots is None else self.waits.limit if self.waits else self.slots
 
-    def occupy(self, now: float) -> None:
+    def at_once(self, *, is_last: bool) -> int:
+        """How many requests this run may have in flight here now."""
+        return requests_at_once(self.health, min(self.usable, self.working_slots), is_last=is_last)
+
+    def found(self, slots: int) -> None:
+        """The number of its slots is known, or is another one from now on."""
+        if slots != self.slots or self.waits is None:
+            self.slots, self.waits = slots, WaitController(ceiling=slots, limit=slots)
+
+    def use(self, slots: int, now: float) -> None:
+        """Use so many of its slots from now on."""
+        self.usable = slots
+        self.changed(now)
+
+    def changed(self, now: float) -> None:
+        """Work out how many requests it may get by now, and let the account know its slots."""
+        self.cap = self.at_once(is_last=False)
+        slots = self.working_slots if self.takes_requests else 0
+        self.clock.limit_changed(now, slots, self.usable)
+
+    def occupy(self, now: float, *, is_hedge: bool = False) -> None:
         """A slot is taken."""
-        if self.in_flight == 0:
-            self._busy_since = now
-        self.in_flight += 1
-        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+        self.clock.request_started(now, is_hedge=is_hedge)
 
-    def release(self, now: float) -> None:
+    def release(
+        self, now: float, started_at: float, ending: Ending, output_tokens: int = 0
+    ) -> None:
         """A slot is free again."""
-        self.in_flight -= 1
+        self.clock.request_ended(now, started_at, ending, output_tokens)
+        self.freed()
+
+    def freed(self) -> None:
+        """Tell who waits for a slot, here or in another run."""
         self.slot_freed.set()
-        if self.in_flight == 0:
-            self._busy_s += now - self._busy_since
+        if self.held > max(self.usable, self.in_flight):
+            self.holding_changes.set()
 
     def account(self, now: float) -> HostAccount:
         """What the host did up to now."""
-        running_s = now - self._busy_since if self.in_flight else 0.0
-        return HostAccount(
-            slots=self.slots,
-            requests=self.requests,
-            failures=self.failures,
-            output_tokens=self.output_tokens,
-            busy_seconds=round(self._busy_s + running_s, 3),
-            peak_in_flight=self.peak_in_flight,
-        )
+        return self.clock.account(now)

@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -18,6 +19,7 @@ import httpx
 import ollama
 import pydantic
 from httpx_aiohttp import AiohttpTransport
+from pydantic_core import to_json
 
 from tasks.core.errors import ErrorKind, RequestFailed
 from tasks.core.records import Measures
@@ -34,6 +36,18 @@ KEEP_ALIVE = "30m"
 _OVERFLOW = ("exceed_context_size", "longer than the context length", "exceeds the context length")
 
 
+@dataclass(frozen=True, slots=True)
+class RunningModel:
+    """A model that a host has in memory."""
+
+    name: str
+    size_bytes: int
+    size_vram_bytes: int
+    """The part of it that is in the memory of GPUs."""
+    context_length: int | None
+    """Tokens for each slot; None when the host is too old to say."""
+
+
 class HostClient:
     """One Ollama server and the one client that this event loop has for it.
 
@@ -46,9 +60,11 @@ class HostClient:
     ) -> None:
         self.url = address.url
         # httpx's own pool costs more CPU than the rest of a request (DESIGN: transport).
+        self._chat_url = httpx.URL(f"{address.url}/api/chat")
+        self._transport = transport or AiohttpTransport(limits=_LIMITS)
         self._client = ollama.AsyncClient(
             host=address.url,
-            transport=transport or AiohttpTransport(limits=_LIMITS),
+            transport=self._transport,
             trust_env=False,
             # A redirected POST becomes a GET, and its error would speak of something else.
             follow_redirects=False,
@@ -81,6 +97,23 @@ class HostClient:
             )
             models: Sequence[ollama.ListResponse.Model] = answer.models
             return {model.model: model.digest or "" for model in models if model.model}
+
+    async def running_models(self, deadline_s: float = PROBE_TIMEOUT_S) -> tuple[RunningModel, ...]:
+        """The models the host has in memory; one that is being loaded is not among them."""
+        async with self._mapped(deadline_s) as timeout:
+            answer = await self._client._request(  # noqa: SLF001 - ps() takes no timeout
+                ollama.ProcessResponse, "GET", "/api/ps", timeout=timeout
+            )
+            models: Sequence[ollama.ProcessResponse.Model] = answer.models
+            return tuple(
+                RunningModel(
+                    name=model.model or model.name or "",
+                    size_bytes=model.size or 0,
+                    size_vram_bytes=model.size_vram or 0,
+                    context_length=model.context_length,
+                )
+                for model in models
+            )
 
     async def load(self, model: str, options: Mapping[str, float], deadline_s: float) -> None:
         """Have the model loaded with the run's options; returns when it is."""
@@ -124,10 +157,30 @@ class HostClient:
         if think is not None:
             body["think"] = think
         async with self._mapped(deadline_s) as timeout:
-            response = await self._client._request(  # noqa: SLF001 - chat() has no truncate
-                ollama.ChatResponse, "POST", "/api/chat", json=body, timeout=timeout
-            )
-            return _answer(response)
+            response = await self._post(self._chat_url, body, timeout)
+            return _answer(ollama.ChatResponse(**response.json()))
+
+    async def _post(self, url: httpx.URL, body: object, timeouts: httpx.Timeout) -> httpx.Response:
+        """The answer to a request that is handed to the client's transport as it is.
+
+        chat() has no `truncate`; and on its way through the client a request costs as much CPU
+        again as all the rest of it, for redirects, cookies and merged URLs that no host has.
+        """
+        request = httpx.Request(
+            "POST",
+            url,
+            headers=self._client._client.headers,  # noqa: SLF001 - the client's own, with its key
+            content=to_json(body),
+            extensions={"timeout": timeouts.as_dict()},
+        )
+        response = await self._transport.handle_async_request(request)
+        response.request = request
+        try:
+            await response.aread()
+            await self._refuse(response)
+        finally:
+            await response.aclose()
+        return response
 
     async def _call(self, method: str, path: str, deadline_s: float) -> Mapping[str, object]:
         async with self._mapped(deadline_s) as timeout:

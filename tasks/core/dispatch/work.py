@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from tasks.core.dispatch.retry import Tries
 from tasks.core.errors import RequestFailed
 from tasks.core.records import Attempt, AttemptOutcome, Measures, Purpose, Segment
 from tasks.core.translate.answers import Answer
@@ -20,9 +21,9 @@ class SegmentWork:
     segment: Segment
     purpose: Purpose = Purpose.TRANSLATE
     requests: int = 0
-    failures: int = 0
-    busy: int = 0
+    tries: Tries = field(default_factory=Tries)
     failed_on: frozenset[str] = frozenset()
+    """Hosts that are asked again only when there is no other."""
 
 
 @dataclass(frozen=True, slots=True)

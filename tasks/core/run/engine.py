@@ -11,20 +11,24 @@ import os
 import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import CancelledError
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from tasks.core.dispatch import events
+from tasks.core.dispatch import events, hosts_file
+from tasks.core.dispatch.account import HostAccount
 from tasks.core.dispatch.dispatcher import Dispatcher
-from tasks.core.dispatch.host import Host, HostAccount
+from tasks.core.dispatch.host import Host
 from tasks.core.dispatch.host_client import HostClient
+from tasks.core.dispatch.hosts_file import HostChanges
 from tasks.core.errors import RunError
+from tasks.core.limits.ledger import SlotLedger
 from tasks.core.records import PlannedReport, Shard
+from tasks.core.run.garbage import searched_rarely
 from tasks.core.run.lifecycle import StartedRun
 from tasks.core.run.planning import read_shard
 from tasks.core.run.translator import Translator
-from tasks.core.settings import TranslateSettings
+from tasks.core.settings import HostAddress, TranslateSettings
 from tasks.core.storage.journal import JournalWriter
 from tasks.core.storage.store import Store
 
@@ -45,16 +49,19 @@ class Engine:
         settings: TranslateSettings,
         run: StartedRun,
         observe: events.Observer = events.ignore,
+        ledger: SlotLedger | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
         self._run = run
         self._observe = observe
+        self._ledger = ledger
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="dispatcher", daemon=True
         )
         self._open = AsyncExitStack()
+        self._memory = ExitStack()
         self._handing_over = threading.Lock()
         self._dispatcher: Dispatcher | None = None
         self._translator: Translator | None = None
@@ -62,6 +69,7 @@ class Engine:
         self._shards: set[asyncio.Task[None]] = set()
 
     def __enter__(self) -> Self:
+        self._memory.enter_context(searched_rarely())
         self._thread.start()
         try:
             self._wait_for(self._start())
@@ -110,16 +118,21 @@ class Engine:
         # Left between the dispatcher and the journal, which nobody may write to once it is closed.
         self._open.push_async_callback(self._stop_shards)
         self._dispatcher = Dispatcher(
-            [Host(HostClient(address), address.slots or 1) for address in settings.addresses],
+            [_host(address) for address in run.hosts],
             run.prompting,
-            run.recipe.model_digest,
+            None if settings.other_weights else run.recipe.model_digest,
             record=journal.note,
             policy=settings.policy,
+            hedge=settings.hedge,
+            ledger=self._ledger,
+            tokens_ahead=run.record.predicted_tokens,
             fleet_timeout_s=settings.fleet_timeout_seconds,
             load_timeout_s=settings.load_timeout_seconds,
             observe=observe,
         )
         await self._open.enter_async_context(self._dispatcher)
+        if settings.hosts_file is not None:
+            self._follow_hosts_file(self._dispatcher, settings.hosts_file, observe)
         self._translator = Translator(
             self._dispatcher,
             journal,
@@ -128,6 +141,31 @@ class Engine:
             already_accepted=run.already_accepted,
             observe=observe,
         )
+
+    def _follow_hosts_file(
+        self, dispatcher: Dispatcher, path: str, observe: events.Observer
+    ) -> None:
+        """Let hosts join and leave as the file says."""
+
+        def obey(changes: HostChanges) -> None:
+            for address in changes.joined:
+                dispatcher.add_host(_host(address))
+            for url in changes.left:
+                dispatcher.drain_host(url)
+            for address in changes.slots_changed:
+                dispatcher.change_slots(address.url, address.slots)
+
+        watch = asyncio.ensure_future(
+            hosts_file.watch(
+                path,
+                self._settings.addresses,
+                self._run.hosts,
+                on_change=obey,
+                on_problem=lambda problem: observe(events.Noticed(problem)),
+            )
+        )
+        watch.add_done_callback(dispatcher.watch_ended)
+        self._open.callback(watch.cancel)
 
     async def _stop(self) -> None:
         if self._dispatcher:
@@ -159,9 +197,14 @@ class Engine:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+            self._memory.close()
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _host(address: HostAddress) -> Host:
+    return Host(HostClient(address), address.slots)
 
 
 def _harmless(observe: events.Observer) -> events.Observer:

@@ -13,15 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from tasks.core.dispatch.host import HostAccount
+from tasks.core.dispatch.account import HostAccount
 from tasks.core.dispatch.host_client import HostClient
+from tasks.core.dispatch.hosts_file import hosts_at_start
 from tasks.core.dispatch.survey import Survey, agree, ask_all
 from tasks.core.errors import StorageError
 from tasks.core.ingest.summary import IngestSummary
 from tasks.core.records import Attempt, AttemptOutcome, Shard, Status
-from tasks.core.run.planning import make_plan
+from tasks.core.run.efficiency import Efficiency
+from tasks.core.run.garbage import searched_rarely
+from tasks.core.run.planning import SLOTS_IF_UNKNOWN, make_plan
 from tasks.core.run.run_record import (
-    HostRecord,
     RunRecord,
     RunState,
     lock_name,
@@ -52,6 +54,7 @@ class StartedRun:
     prompting: Prompting
     recipe: Recipe
     shards: tuple[Shard, ...]
+    hosts: tuple[HostAddress, ...]
     already_accepted: Mapping[str, Attempt]
     """Segments that unfinished runs got, by reuse key."""
 
@@ -59,6 +62,7 @@ class StartedRun:
 def open_run(
     store: Store,
     settings: TranslateSettings,
+    hosts: Sequence[HostAddress],
     *,
     run_id: str,
     now: datetime,
@@ -80,24 +84,31 @@ def open_run(
         options_sha256=prompting.options_sha256,
         options=prompting.options,
         policy=settings.policy,
+        hedge=settings.hedge,
+        limits=settings.limits,
         limit=settings.limit,
         flow_run_id=flow_run_id,
         started_at=now,
-        hosts={
-            address.url: HostRecord(**asdict(HostAccount(slots=address.slots or 1)))
-            for address in settings.addresses
-        },
+        hosts={address.url: HostAccount(slots=address.slots or 0) for address in hosts},
     )
     write_run(store, record)
     return record
 
 
-def survey_hosts(settings: TranslateSettings) -> Survey:
+def run_hosts(settings: TranslateSettings) -> tuple[HostAddress, ...]:
+    """The hosts that a run starts with.
+
+    Raises `ConfigurationError` for a hosts file that cannot be used.
+    """
+    return hosts_at_start(settings.addresses, settings.hosts_file)
+
+
+def survey_hosts(settings: TranslateSettings, hosts: Sequence[HostAddress]) -> Survey:
     """Ask every host whether it is there and has the model.
 
     Raises `HostsUnreachable` and `ConfigurationError`.
     """
-    return asyncio.run(_survey(settings.addresses, settings.model))
+    return asyncio.run(_survey(hosts, settings.model, other_weights=settings.other_weights))
 
 
 def start_run(
@@ -106,6 +117,8 @@ def start_run(
     record: RunRecord,
     survey: Survey,
     ingested: IngestSummary | None = None,
+    *,
+    hosts: Sequence[HostAddress],
 ) -> StartedRun:
     """Take over what dead runs left, plan, and write down what the run sets out to do.
 
@@ -120,7 +133,7 @@ def start_run(
         record.run_id,
         settings.dataset,
         recipe,
-        slots=sum(address.slots or 1 for address in settings.addresses),
+        slots=sum(address.slots or SLOTS_IF_UNKNOWN for address in hosts),
         source_files=[file.source_file for file in ingested.files] if ingested else None,
         limit=settings.limit,
     )
@@ -142,7 +155,7 @@ def start_run(
         }
     )
     write_run(store, planned)
-    return StartedRun(planned, prompting, recipe, plan.shards, already_accepted)
+    return StartedRun(planned, prompting, recipe, plan.shards, tuple(hosts), already_accepted)
 
 
 def finish_run(
@@ -159,15 +172,16 @@ def finish_run(
     `ended_as` says how a run ended that could not finish; a run that finished is
     completed, with or without failures.
     """
-    content = read_journal(store, record.run_id)
-    try:
-        _publish(store, record, content)
-    except StorageError:
-        if ended_as is None:
-            raise
-        is_published = False  # the next run does it
-    else:
-        is_published = True
+    with searched_rarely():
+        content = read_journal(store, record.run_id)
+        try:
+            _publish(store, record, content)
+        except StorageError:
+            if ended_as is None:
+                raise
+            is_published = False  # the next run does it
+        else:
+            is_published = True
     counted = _counted(record, content)
     state = ended_as or (RunState.COMPLETED_WITH_FAILURES if counted.failed else RunState.COMPLETED)
     finished = counted.model_copy(
@@ -175,8 +189,8 @@ def finish_run(
             "state": state,
             "finished_at": now,
             "wall_seconds": round((now - record.started_at).total_seconds(), 3),
-            "hosts": {url: HostRecord(**asdict(account)) for url, account in accounts.items()}
-            or record.hosts,
+            "hosts": dict(accounts) or record.hosts,
+            **_efficiency(content, accounts),
             "error": error,
             "published": is_published,
         }
@@ -268,10 +282,27 @@ def _prompting(settings: TranslateSettings) -> Prompting:
     )
 
 
-async def _survey(addresses: Sequence[HostAddress], model: str) -> Survey:
+def _efficiency(
+    content: JournalContent, accounts: Mapping[str, HostAccount]
+) -> dict[str, float | None]:
+    """How near the run came to the least time that its hosts could have taken."""
+    work = [
+        attempt.measures.output_tokens
+        for attempt in content.attempts
+        if attempt.outcome is AttemptOutcome.ACCEPTED
+    ]
+    reached = Efficiency.of(work, accounts.values())
+    return {
+        "makespan_seconds": reached.makespan_s,
+        "lower_bound_seconds": reached.lower_bound_s,
+        "efficiency": reached.efficiency,
+    }
+
+
+async def _survey(addresses: Sequence[HostAddress], model: str, *, other_weights: bool) -> Survey:
     clients = [HostClient(address) for address in addresses]
     try:
-        return agree(await ask_all(clients), model)
+        return agree(await ask_all(clients), model, other_weights=other_weights)
     finally:
         for client in clients:
             await client.close()

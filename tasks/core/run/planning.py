@@ -22,7 +22,16 @@ from tasks.core.translate.segments import predicted_tokens
 FEWEST_SHARDS = 4
 MOST_SHARDS = 2_000
 SHARD_ROWS = 64
-"""Reports in a shard, while there are neither too few nor too many shards."""
+"""Reports in a shard, as long as there are no more than `USUAL_SHARDS` of them."""
+
+USUAL_SHARDS = 32
+"""A task run costs as much as dozens of requests, and 16 at once are all that is needed."""
+
+MOST_SHARD_ROWS = 1_000
+"""Reports in a shard before there are more shards than usual."""
+
+SLOTS_IF_UNKNOWN = 16
+"""Slots that a shard's size allows for on a host whose number is not known before the run."""
 
 RUNNING_SHARDS = 16
 """Shards translated at once: the workers of the task runner."""
@@ -104,7 +113,8 @@ def cut_into_shards(run_id: str, rows: int, slots: int) -> tuple[Shard, ...]:
     """
     if rows == 0:
         return ()
-    wanted = min(MOST_SHARDS, max(FEWEST_SHARDS, math.ceil(rows / SHARD_ROWS)))
+    shard_rows = min(MOST_SHARD_ROWS, max(SHARD_ROWS, math.ceil(rows / USUAL_SHARDS)))
+    wanted = min(MOST_SHARDS, max(FEWEST_SHARDS, math.ceil(rows / shard_rows)))
     size = max(math.ceil(rows / wanted), min(rows, math.ceil(2 * slots / RUNNING_SHARDS)))
     return tuple(
         Shard(run_id, index, first_row, min(size, rows - first_row))

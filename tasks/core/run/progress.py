@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tasks.core.dispatch import events
 from tasks.core.records import Status
+from tasks.core.run.news import news_of, readable_seconds
 
 RATE_WINDOW_S = 60.0
 """The rate is that of the last minute, so that it follows what happens."""
@@ -65,7 +66,8 @@ class Progress:
                 self.hosts[url].output_tokens += tokens
                 self.hosts[url].failures += error is not None
             case _:
-                return self._host_news(event)
+                self._follow(event)
+                return news_of(event)
         return None
 
     def rate(self, now: float) -> float:
@@ -110,40 +112,24 @@ class Progress:
         while len(self._marks) > 1 and self._marks[1].at <= now - RATE_WINDOW_S:
             self._marks.popleft()
 
-    def _host_news(self, event: events.Event) -> str | None:
-        news = None
+    def _follow(self, event: events.Event) -> None:
+        """Keep what is shown of a host up to date."""
         match event:
+            case events.HostJoined(url, slots):
+                self.hosts.setdefault(url, HostProgress(slots or 0)).state = "starting"
             case events.HostLoading(url):
                 self.hosts[url].state = "loading"
-                news = f"{url} is loading the model"
             case events.HostUp(url, slots):
-                self.hosts[url].state = "up"
-                news = f"{url} is ready ({slots} {'slot' if slots == 1 else 'slots'})"
-            case events.HostSuspect(url, reason):
+                self.hosts[url].state, self.hosts[url].slots = "up", slots
+            case events.SlotsFound(url, slots) | events.SlotsChanged(url, slots):
+                self.hosts[url].slots = slots
+            case events.HostSuspect(url):
                 self.hosts[url].state = "suspect"
-                news = f"{url} answers badly: {reason}; it has to prove itself"
-            case events.HostDown(url, reason, retry_in_s):
+            case events.HostDown(url):
                 self.hosts[url].state = "down"
-                news = f"{url} is down: {reason}; tried again in {retry_in_s:.0f} s"
-            case events.HostLeft(url, reason):
+            case events.HostDraining(url):
+                self.hosts[url].state = "leaving"
+            case events.HostLeft(url):
                 self.hosts[url].state = "left out"
-                news = f"{url} is left out: {reason}"
-            case events.FleetDown(reasons, timeout_s):
-                news = (
-                    f"all hosts are lost ({'; '.join(reasons)}); "
-                    f"waiting {timeout_s:.0f} s for one to come back (--fleet-timeout)"
-                )
-            case events.FleetBack(url):
-                news = f"{url} is back; the run goes on"
-        return news
-
-
-def readable_seconds(seconds: float) -> str:
-    """A duration for people: `4 s`, `2 min 05 s`, `3 h 20 min`."""
-    whole = round(seconds)
-    if whole < 60:  # noqa: PLR2004 - seconds in a minute
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:  # noqa: PLR2004 - minutes in an hour
-        return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"
+            case _:
+                pass

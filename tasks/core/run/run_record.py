@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.core.settings import PolicyName
+from tasks.core.dispatch.account import HostAccount
+from tasks.core.settings import LimitsName, PolicyName
 from tasks.core.storage.publish import RunColumns
 from tasks.core.storage.store import Store
 
@@ -58,19 +59,6 @@ class Counts(BaseModel):
         )
 
 
-class HostRecord(BaseModel):
-    """What one host did in a run."""
-
-    model_config = ConfigDict(frozen=True)
-
-    slots: int
-    requests: int
-    failures: int
-    output_tokens: int
-    busy_seconds: float
-    peak_in_flight: int
-
-
 class RunRecord(Counts):
     """A run, as stored. Times are ISO 8601 in UTC."""
 
@@ -88,6 +76,9 @@ class RunRecord(Counts):
     options: dict[str, int | float]
     glossary_sha256: str | None = None
     policy: PolicyName = "pull"
+    hedge: bool = True
+    limits: LimitsName = "local"
+    """How runs at the same time shared the hosts."""
     limit: int | None = None
     beyond_limit: int = 0
     """Missing reports that `limit` left for another run; not among `reports`."""
@@ -102,7 +93,14 @@ class RunRecord(Counts):
     """Predicted length of all their translations."""
     error: str | None = None
     published: bool = False
-    hosts: dict[str, HostRecord] = Field(default_factory=dict)
+    hosts: dict[str, HostAccount] = Field(default_factory=dict)
+    """What each host did, and where the time of its slots went."""
+    makespan_seconds: float | None = None
+    """From the first request sent to the last useful answer."""
+    lower_bound_seconds: float | None = None
+    """The least that the same answers could have taken on these hosts as they were."""
+    efficiency: float | None = None
+    """`lower_bound_seconds` ÷ `makespan_seconds`; null where nothing was translated."""
     notes: list[str] = Field(default_factory=list)
     """What was said before the run began to translate."""
     sources: list[dict[str, Any]] = Field(default_factory=list)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tasks.core.ingest.summary import IngestSummary
-from tasks.core.run.progress import readable_seconds
+from tasks.core.run.efficiency import where_the_time_went
+from tasks.core.run.news import readable_seconds
 from tasks.core.run.run_record import RunRecord
 
 HostRow = dict[str, str | int | float]
@@ -70,6 +71,29 @@ def host_rows(record: RunRecord) -> list[HostRow]:
     ]
 
 
+def efficiency_line(record: RunRecord) -> str | None:
+    """How near a run came to the least time that its hosts need; None without an answer."""
+    if record.efficiency is None or record.lower_bound_seconds is None:
+        return None
+    return (
+        f"efficiency {record.efficiency:.1%}: {record.makespan_seconds:.1f} s from the first "
+        f"request to the last answer; these hosts, as they were, need "
+        f"{record.lower_bound_seconds:.1f} s at least"
+    )
+
+
+def time_rows(record: RunRecord) -> list[HostRow]:
+    """Where the time of all slots went, ready for a table."""
+    return [
+        {
+            "slot time": part.what,
+            "seconds": round(part.slot_seconds, 1),
+            "share": f"{part.share:.1%}",
+        }
+        for part in where_the_time_went(record.hosts.values())
+    ]
+
+
 def markdown(record: RunRecord, root: str) -> str:
     """The run on a page: what came out of it, where it is, what each host did."""
     wall = readable_seconds(record.wall_seconds or 0.0)
@@ -94,12 +118,22 @@ def markdown(record: RunRecord, root: str) -> str:
         "",
         *_table(host_rows(record)),
         "",
+        *_where_the_time_went(record),
         f"Translations: `{root}/translations/{record.dataset}/**/*.parquet`  ",
         f"Run: `{root}/runs/{record.run_id}/run.json`",
     ]  # fmt: skip
     if record.error:
         lines += ["", f"Error: {record.error}"]
     return "\n".join(lines)
+
+
+def _where_the_time_went(record: RunRecord) -> list[str]:
+    efficiency = efficiency_line(record)
+    return (
+        [f"{efficiency[0].upper()}{efficiency[1:]}.", "", *_table(time_rows(record)), ""]
+        if efficiency
+        else []
+    )
 
 
 def _rate(count: int, seconds: float) -> float:

@@ -88,6 +88,7 @@ class Translator:
         """Not to be paid for again when a shard is tried once more."""
         self._observe = observe
         self._budget = segments.char_budget(prompting.num_ctx, prompting.prompt_chars)
+        self._begun: set[str] = set()
         self._done: set[str] = set()
 
     async def translate(self, reports: Sequence[PlannedReport]) -> None:
@@ -101,10 +102,13 @@ class Translator:
         await _all_or_none(map(self._finish, todo))
 
     async def _finish(self, report: PlannedReport) -> None:
+        tokens = segments.predicted_tokens(report.source_text)
+        if report.report_id not in self._begun:
+            self._begun.add(report.report_id)
+            self._dispatcher.begun(tokens)
         outcome = await self._outcome(report)
         await self._journal.write(outcome)
         self._done.add(report.report_id)
-        tokens = segments.predicted_tokens(report.source_text)
         self._observe(events.ReportDone(report.report_id, outcome.status, tokens))
 
     async def _outcome(self, report: PlannedReport) -> ReportOutcome:
@@ -124,6 +128,8 @@ class Translator:
         """A text's translation, from as many segments as it takes."""
         unit = self._prompting.profile.unit
         parts = segments.split(text, budget_chars, self._prompting.source_lang, unit)
+        if len(parts.pieces) == 1:
+            return parts.joined([await self._piece(work, parts.pieces[0].text, halvings)])
         # All of them, also when one fails: what is accepted is there for the next run.
         answers = await asyncio.gather(
             *(self._piece(work, piece.text, halvings) for piece in parts.pieces),
@@ -186,6 +192,7 @@ class Translator:
         verdict = judge(reply.answer)
         if isinstance(verdict, Refusal):
             asking.failed_on |= {reply.sent.host}
+            self._dispatcher.refused(reply)
             raise self._refused(reply, verdict)
         attempt = reply.accepted(verdict)
         self._accepted_here[attempt.report_id, attempt.reuse_key] = attempt

@@ -7,23 +7,20 @@ What is read back after a crash is every whole line; a torn last line never coun
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from tasks.core.records import (
-    Attempt,
-    AttemptOutcome,
-    Measures,
-    Purpose,
-    ReportOutcome,
-    Status,
-)
+from pydantic import TypeAdapter
+from pydantic_core import from_json
+
+from tasks.core.records import Attempt, ReportOutcome
 from tasks.core.storage.store import AppendLog, Store
+
+GATHER_S = 0.01
+"""How long a flush waits for more: it costs the same for one record as for a hundred, and no
+slot of a host waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +92,7 @@ class JournalWriter:
 
     async def _flush(self) -> None:
         while self._batch is not None:
+            await asyncio.sleep(GATHER_S)
             batch, self._batch = self._batch, None
             lines, self._unwritten = [*self._unwritten, *batch.lines], []
             try:
@@ -136,30 +134,19 @@ def journal_folder(run_id: str) -> str:
 
 def _line(record: Attempt | ReportOutcome) -> bytes:
     kind = "attempt" if isinstance(record, Attempt) else "outcome"
-    fields = {"kind": kind, **dataclasses.asdict(record)}
-    return json.dumps(fields, ensure_ascii=False, default=_as_text).encode() + b"\n"
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} does not belong in a journal")
+    # What could not be read back is refused here.
+    fields = _KINDS[kind].dump_json(record, warnings="error")
+    return b'{"kind":"' + kind.encode() + b'",' + fields[1:] + b"\n"
 
 
 def _records(data: bytes) -> Iterator[Attempt | ReportOutcome]:
     whole, _, _ = data.rpartition(b"\n")
     for line in whole.split(b"\n") if whole else ():
-        fields: dict[str, Any] = json.loads(line)
-        kind = fields.pop("kind")
-        fields["measures"] = Measures(**fields["measures"])
-        for name in ("started_at", "finished_at"):
-            if fields[name]:
-                fields[name] = datetime.fromisoformat(fields[name])
-        if kind == "attempt":
-            fields["purpose"] = Purpose(fields["purpose"])
-            fields["outcome"] = AttemptOutcome(fields["outcome"])
-            yield Attempt(**fields)
-        else:
-            fields["status"] = Status(fields["status"])
-            fields["flags"] = tuple(fields["flags"])
-            yield ReportOutcome(**fields)
+        fields: dict[str, Any] = from_json(line)
+        yield _KINDS[fields.pop("kind")].validate_python(fields)
+
+
+_KINDS: dict[str, TypeAdapter[Any]] = {
+    "attempt": TypeAdapter(Attempt),
+    "outcome": TypeAdapter(ReportOutcome),
+}

@@ -14,9 +14,11 @@ from deployments.local_ollama import LocalServer, Settings
 from tasks.core.dispatch import events
 from tasks.core.dispatch.dispatcher import Dispatcher, Ticket
 from tasks.core.dispatch.fleet import MOST_MISSED
+from tasks.core.dispatch.health import HostState
 from tasks.core.dispatch.host import Host
 from tasks.core.dispatch.host_client import HostClient
 from tasks.core.dispatch.retry import FIRST_DELAY_S, MOST_FAILURES
+from tasks.core.dispatch.speed import Speed
 from tasks.core.dispatch.work import Reply, SegmentWork
 from tasks.core.errors import ErrorKind, RequestFailed
 from tasks.core.records import Attempt, AttemptOutcome, Purpose
@@ -142,7 +144,7 @@ async def test_never_more_in_flight_than_slots() -> None:
         dispatching(addresses(servers), digest_of(servers[0])) as run,
     ):
         await ask_all(run.dispatcher, texts(12))
-        peaks = [host.peak_in_flight for host in run.hosts]
+        peaks = [account.peak_in_flight for account in run.dispatcher.accounts().values()]
     assert [server.stats.in_flight.peak for server in servers] == [3, 1]
     assert peaks == [3, 1]
 
@@ -178,10 +180,12 @@ async def test_a_host_that_dies_costs_nothing(policy: PolicyName) -> None:
     assert all(record.outcome is AttemptOutcome.FAILED for record in run.records)
     reset = [record for record in run.records if record.error_kind is ErrorKind.RESET]
     assert 1 <= len(reset) <= 2
-    assert sum(host.requests for host in run.hosts) == 40 + len(run.records)
+    assert sum(account.requests for account in run.dispatcher.accounts().values()) == 40 + len(
+        run.records
+    )
     # A request that is on its way when the connections break never gets to the server.
     assert 40 < times_asked_in_all(servers).total() <= 40 + len(reset)
-    assert run.hosts[1].failures == len(run.records)
+    assert run.dispatcher.accounts()[servers[1].url].failures == len(run.records)
     down = [event for event in run.told if isinstance(event, events.HostDown)]
     assert down
     assert {event.host for event in down} == {servers[1].url}
@@ -230,7 +234,9 @@ async def test_a_host_that_hangs() -> None:
     wanted = texts(6)
     async with (
         serving(INSTANT, INSTANT, faults={0: [{"kind": "hang", "times": 1}]}) as servers,
-        dispatching(addresses(servers), digest_of(servers[0]), pace=Impatient()) as run,
+        dispatching(
+            addresses(servers), digest_of(servers[0]), pace=Impatient(), hedge=False
+        ) as run,
     ):
         replies = await ask_all(run.dispatcher, wanted)
         await until(lambda: servers[0].stats.in_flight.level == 0)
@@ -276,15 +282,15 @@ async def test_busy_costs_a_segment_nothing() -> None:
         async with asyncio.timeout(60):
             reply = await run.dispatcher.ask(work)
     assert reply.answer.content == "The patient"
-    assert (work.busy, work.failures, work.requests) == (7, 0, 8)
-    assert work.busy > MOST_FAILURES
+    assert (work.tries.unheard, work.tries.failures, work.requests) == (7, 0, 8)
+    assert work.tries.unheard > MOST_FAILURES
     assert times_asked(server) == Counter({"Le patient": 8})
     assert {record.error_kind for record in run.records} == {ErrorKind.BUSY}
     assert not any(isinstance(event, events.HostDown) for event in run.told)
 
 
 async def test_a_segment_that_always_fails() -> None:
-    """A segment is given up after MOST_FAILURES requests in all, and harms no other."""
+    """A segment that broke two hosts gets one more chance, at the end, and harms no other."""
     fault = {"kind": "status", "status": 500, "contains": "cursed"}
     async with (
         serving(INSTANT, INSTANT, faults={0: [fault], 1: [fault]}) as servers,
@@ -298,8 +304,11 @@ async def test_a_segment_that_always_fails() -> None:
     assert raised.value.kind is ErrorKind.SERVER_ERROR
     assert len(replies) == 20
     asked = times_asked_in_all(servers)
-    assert asked == Counter({**dict.fromkeys(texts(20), 1), "cursed": MOST_FAILURES})
-    assert [record.attempt for record in run.records] == [1, 2, 3, 4, 5]
+    assert asked == Counter({**dict.fromkeys(texts(20), 1), "cursed": 3})
+    assert [record.attempt for record in run.records] == [1, 2, 3]
+    (quarantined,) = run.told_of(events.Quarantined)
+    assert isinstance(quarantined, events.Quarantined)
+    assert quarantined.hosts == tuple(sorted(server.url for server in servers))
     # First one host, then the other; after that there is none where it has not failed.
     assert len({record.host for record in run.records[:2]}) == 2
 
@@ -368,7 +377,7 @@ async def test_whoever_stops_asking_between_two_attempts() -> None:
         await until(lambda: len(run.records) == 1)
         unwanted.cancel()
         await asyncio.sleep(3 * FIRST_DELAY_S)
-        assert repr(run.dispatcher) == f"<Dispatcher [0 queued | {server.url} up 0/2]>"
+        assert repr(run.dispatcher) == f"<Dispatcher [0 queued | {server.url} closed 0/2]>"
         assert times_asked(server) == Counter({"unwanted": 1})
 
 
@@ -381,7 +390,7 @@ async def test_leaving_waits_for_requests_nobody_waits_for() -> None:
                 for text in texts(2)
             ]
             await until(lambda: server.stats.in_flight.level == 2)
-            attempts = {*run.dispatcher._attempts}
+            attempts = {*run.dispatcher._requests._tasks}
             for ask in asks:
                 ask.cancel()
             await asyncio.gather(*asks, return_exceptions=True)
@@ -471,12 +480,12 @@ async def test_repr_shows_the_queue_and_the_hosts() -> None:
         serving(Settings(slots=1).instant(), faults={0: [{"kind": "hang"}]}) as (server,),
         dispatching(addresses([server]), digest_of(server)) as run,
     ):
-        assert repr(run.dispatcher) == f"<Dispatcher [0 queued | {server.url} starting 0/1]>"
+        assert repr(run.dispatcher) == f"<Dispatcher [0 queued | {server.url} probing 0/1]>"
         asks = [
             asyncio.create_task(run.dispatcher.ask(SegmentWork(segment(text)))) for text in texts(3)
         ]
         await until(lambda: server.stats.in_flight.level == 1)
-        assert repr(run.dispatcher) == f"<Dispatcher [2 queued | {server.url} up 1/1]>"
+        assert repr(run.dispatcher) == f"<Dispatcher [2 queued | {server.url} closed 1/1]>"
         for ask in asks:
             ask.cancel()
 
@@ -517,3 +526,39 @@ def test_repr_without_hosts() -> None:
     """A dispatcher without hosts says so."""
     dispatcher = Dispatcher([], prompting(), "d", record=lambda _attempt: None)
     assert re.fullmatch(r"<Dispatcher \[0 queued \| \]>", repr(dispatcher))
+
+
+async def test_a_copy_is_not_sent_again_where_it_failed() -> None:
+    """A second copy that is refused leaves the first alone, and is not sent there once more."""
+    text = "Le patient 001 " + "x" * 200
+    refuses = {"kind": "status", "status": 400, "contains": "patient"}
+    slow = Settings(slots=1, decode_rate=40, load_seconds=0, prefill_rate=0)
+    async with (
+        serving(slow, Settings(slots=1).instant(), faults={1: [refuses]}) as servers,
+        dispatching(addresses(servers), digest_of(servers[0])) as run,
+    ):
+        await until(lambda: all(host.takes_requests for host in run.hosts))
+        run.hosts[0].speed = Speed(1000, 1)
+        async with asyncio.timeout(60):
+            asked = asyncio.create_task(run.dispatcher.ask(SegmentWork(segment(text, text))))
+            await until(lambda: run.hosts[0].in_flight == 1)
+            run.hosts[0].speed, run.hosts[1].speed = Speed(1, 1), Speed(100_000, 1)
+            reply = await asked
+    assert reply.sent.host == servers[0].url
+    assert [times_asked(server).total() for server in servers] == [1, 1]
+    assert [record.purpose for record in run.records] == [Purpose.HEDGE]
+
+
+async def test_a_host_taken_out_while_it_is_asked_stays_out() -> None:
+    """A host that is taken out before its first answer gets no request when that comes."""
+    late = {"kind": "slow", "path": "/api/version", "times": 1, "delay": 0.4}
+    async with (
+        serving(INSTANT, INSTANT, faults={1: [late]}) as servers,
+        dispatching(addresses(servers), digest_of(servers[0])) as run,
+    ):
+        await until(lambda: run.hosts[0].takes_requests)
+        run.dispatcher.drain_host(servers[1].url)
+        await asyncio.sleep(0.6)
+        await ask_all(run.dispatcher, texts(20))
+        assert run.hosts[1].health.state is HostState.GONE
+    assert times_asked(servers[1]).total() == 0

@@ -152,7 +152,7 @@ async def test_a_model_that_goes_away() -> None:
         servers[0].add_faults([{**tags, "after": 1}])
         async with dispatching([place(server) for server in servers], digest_of(servers[0])) as run:
             assert errors_in(await ask_many(run.dispatcher, 30)) == []
-            await until(lambda: run.hosts[0].health.state is HostState.LEFT)
+            await until(lambda: run.hosts[0].health.state is HostState.GONE)
         (left,) = run.told_of(events.HostLeft)
         assert isinstance(left, events.HostLeft)
         assert "it has no model at all" in left.reason

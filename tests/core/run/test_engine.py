@@ -34,8 +34,14 @@ def settings_for(store: Store, *servers: ServerProcess, **more: Any) -> Translat
 def started(store: Store, settings: TranslateSettings) -> StartedRun:
     """A run whose plan stands."""
     write_reports(store, TEXTS)
-    record = open_run(store, settings, run_id=RUN_ID, now=NOW)
-    return start_run(store, settings, record, survey_hosts(settings))
+    record = open_run(store, settings, settings.addresses, run_id=RUN_ID, now=NOW)
+    return start_run(
+        store,
+        settings,
+        record,
+        survey_hosts(settings, settings.addresses),
+        hosts=settings.addresses,
+    )
 
 
 def dispatcher_threads() -> int:

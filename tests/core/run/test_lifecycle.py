@@ -16,7 +16,7 @@ import pytest
 from deployments.local_ollama import Settings, local_servers
 from deployments.local_ollama.process import ServerProcess
 from tasks.core import schema
-from tasks.core.dispatch.host import HostAccount
+from tasks.core.dispatch.account import HostAccount
 from tasks.core.errors import ConfigurationError, ErrorKind, HostsUnreachable
 from tasks.core.ingest.summary import IngestSummary
 from tasks.core.records import Measures, ReportOutcome, Status
@@ -76,8 +76,15 @@ class Runs:
     def start(self, run_id: str, ingested: IngestSummary | None = None, **more: Any) -> StartedRun:
         """Open, survey and plan a run."""
         settings = self.settings(**more)
-        record = open_run(self.store, settings, run_id=run_id, now=NOW)
-        return start_run(self.store, settings, record, survey_hosts(settings), ingested)
+        record = open_run(self.store, settings, settings.addresses, run_id=run_id, now=NOW)
+        return start_run(
+            self.store,
+            settings,
+            record,
+            survey_hosts(settings, settings.addresses),
+            ingested,
+            hosts=settings.addresses,
+        )
 
     def run(self, run_id: str, **more: Any) -> RunRecord:
         """A whole run."""
@@ -322,7 +329,8 @@ def test_only_runs_of_the_same_table_are_taken_over(runs: Runs) -> None:
 
 def test_a_run_that_died_before_it_had_a_plan(runs: Runs) -> None:
     """A run that ended before its plan was written leaves nothing, and is abandoned."""
-    open_run(runs.store, runs.settings(), run_id="run1", now=NOW)
+    settings = runs.settings()
+    open_run(runs.store, settings, settings.addresses, run_id="run1", now=NOW)
     assert not runs.store.exists(plan_key("run1"))
     assert take_over(runs.store, "ds", "en", "run2") == {}
     assert read_run(runs.store, "run1").state is RunState.ABANDONED
@@ -381,9 +389,9 @@ def test_nobody_answers(tmp_path: Path) -> None:
     settings = TranslateSettings(
         root=str(tmp_path), dataset="ds", hosts=["127.0.0.1:1"], model=MODEL
     )
-    record = open_run(store, settings, run_id="run1", now=NOW, flow_run_id="f1")
+    record = open_run(store, settings, settings.addresses, run_id="run1", now=NOW, flow_run_id="f1")
     with pytest.raises(HostsUnreachable, match=r"127\.0\.0\.1:1 cannot be reached"):
-        survey_hosts(settings)
+        survey_hosts(settings, settings.addresses)
     assert read_run(store, "run1") == record
     assert (record.state, record.model_digest) == (RunState.RUNNING, None)
     assert (record.flow_run_id, record.add_up()) == ("f1", True)
@@ -393,7 +401,7 @@ def test_a_profile_that_does_not_exist(runs: Runs) -> None:
     """An unknown profile is refused before anything is written."""
     settings = runs.settings(profile="fancy")
     with pytest.raises(ConfigurationError, match="there is no such profile"):
-        open_run(runs.store, settings, run_id="run1", now=NOW)
+        open_run(runs.store, settings, settings.addresses, run_id="run1", now=NOW)
     assert not runs.store.exists(run_key("run1"))
 
 

@@ -13,9 +13,11 @@ from tasks.core.errors import ConfigurationError
 from tasks.core.records import Measures, PlannedReport, ReportOutcome, Status
 from tasks.core.run.planning import (
     FEWEST_SHARDS,
+    MOST_SHARD_ROWS,
     MOST_SHARDS,
     RUNNING_SHARDS,
     SHARD_ROWS,
+    USUAL_SHARDS,
     Plan,
     cut_into_shards,
     make_plan,
@@ -212,7 +214,8 @@ def test_a_plan_of_some_size_has_enough_shards(rows: int) -> None:
     """With few slots even a small plan is cut so that several shards can run."""
     shards = cut_into_shards("run", rows, 1)
     assert len(shards) >= FEWEST_SHARDS
-    assert len(shards) == MOST_SHARDS or shards[0].rows <= SHARD_ROWS or rows > 100_000
+    assert len(shards) <= USUAL_SHARDS or rows > USUAL_SHARDS * MOST_SHARD_ROWS
+    assert shards[0].rows <= max(SHARD_ROWS, MOST_SHARD_ROWS) or len(shards) == MOST_SHARDS
 
 
 @pytest.mark.parametrize(
@@ -225,6 +228,8 @@ def test_a_plan_of_some_size_has_enough_shards(rows: int) -> None:
         (10, 64, [8, 2]),
         (256, 8, [64, 64, 64, 64]),
         (300, 8, [60] * 5),
+        (20_000, 64, [625] * 32),
+        (1_000_000, 8, [1000] * 1000),
         (4_000_000, 8, [2000] * 2000),
     ],
 )

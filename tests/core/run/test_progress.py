@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from tasks.core.dispatch import events
 from tasks.core.records import Status
-from tasks.core.run.progress import HostProgress, Progress, readable_seconds
+from tasks.core.run.news import readable_seconds
+from tasks.core.run.progress import HostProgress, Progress
 
 A, B = "http://a:1", "http://b:1"
 

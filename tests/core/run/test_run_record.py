@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tasks.core.dispatch.account import HostAccount
 from tasks.core.run.run_record import (
     Counts,
-    HostRecord,
     RunRecord,
     RunState,
     lock_name,
@@ -48,7 +48,7 @@ def record(run_id: str = "20261122T120000Z-aaaaaa", **more: Any) -> RunRecord:
 def test_a_record_comes_back(tmp_path: Path) -> None:
     """A record that was written is read back equal, types and all."""
     store = Store(tmp_path)
-    host = HostRecord(
+    host = HostAccount(
         slots=4, requests=9, failures=1, output_tokens=99, busy_seconds=1.5, peak_in_flight=4
     )
     written = record(

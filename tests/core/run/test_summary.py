@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
+from tasks.core.dispatch.account import HostAccount
 from tasks.core.ingest.summary import FileSummary, IngestSummary
-from tasks.core.run.run_record import HostRecord, RunState
+from tasks.core.run.run_record import RunState
 from tasks.core.run.summary import (
     counts_line,
     host_rows,
@@ -13,7 +15,7 @@ from tasks.core.run.summary import (
 )
 from tests.core.run.test_run_record import record
 
-HOST = HostRecord(
+HOST = HostAccount(
     slots=4, requests=90, failures=1, output_tokens=3000, busy_seconds=30.04, peak_in_flight=4
 )
 COUNTS = {"rows_in": 1300, "rejected": 65, "reports": 1235, "translated": 1234, "failed": 1}
@@ -79,7 +81,7 @@ def test_what_is_going_to_be_done() -> None:
 
 def test_hosts_in_a_table() -> None:
     """A host's row has its work and its rates over the time it was busy."""
-    idle = HOST.model_copy(update={"busy_seconds": 0.0, "requests": 0, "output_tokens": 0})
+    idle = replace(HOST, busy_seconds=0.0, requests=0, output_tokens=0)
     first, second = host_rows(record(hosts={"http://a:1": HOST, "http://b:1": idle}))
     assert first == {
         "host": "http://a:1",

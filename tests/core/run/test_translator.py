@@ -31,6 +31,7 @@ from tasks.core.storage.store import Store
 from tasks.core.translate.answers import Answer
 from tasks.core.translate.profiles import Prompting
 from tasks.core.translate.reuse_key import Recipe
+from tasks.core.translate.segments import predicted_tokens
 from tests.fakes import (
     NOW,
     NoJitter,
@@ -65,6 +66,16 @@ class TurnTaking:
     respond: Respond = upper
     asked: list[str] = field(default_factory=list)
     purposes: list[Purpose] = field(default_factory=list)
+    begun_tokens: list[int] = field(default_factory=list)
+    refused_texts: list[str] = field(default_factory=list)
+
+    def begun(self, tokens: int) -> None:
+        """Count what is no longer ahead."""
+        self.begun_tokens.append(tokens)
+
+    def refused(self, reply: Reply) -> None:
+        """Count an answer that was not acceptable."""
+        self.refused_texts.append(reply.sent.work.segment.text)
 
     async def ask(self, work: SegmentWork) -> Reply:
         """The function's answer, from the first host where the segment has not failed."""
@@ -215,6 +226,8 @@ async def test_a_bad_answer_is_asked_for_again(bench: Bench, bad: Answer, kind: 
     bench.dispatcher.respond = in_turn(bad, "LE REIN")
     content = await bench.translate("Le rein")
     assert bench.dispatcher.purposes == [Purpose.TRANSLATE, Purpose.REPAIR]
+    assert bench.dispatcher.refused_texts == ["Le rein"]
+    assert bench.dispatcher.begun_tokens == [predicted_tokens("Le rein")]
     refused, accepted = sorted(content.attempts, key=lambda attempt: attempt.attempt)
     assert (refused.outcome, refused.error_kind, refused.text) == (
         AttemptOutcome.REFUSED,
