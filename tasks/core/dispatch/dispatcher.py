@@ -2,8 +2,8 @@
 
 The decisions stand in `choose` (what goes where next), `policies` (the baselines), `retry`
 (what becomes of a failed request), `health` (whether a host takes requests) and `pace` (how
-long to wait); this module obeys them. One dispatcher lives on one event loop; nothing in it
-is shared between threads.
+long to wait); they are obeyed here and in the modules that this one puts together. One
+dispatcher lives on one event loop; nothing in it is shared between threads.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -21,16 +20,19 @@ from typing import Self
 from tasks.core.dispatch import events
 from tasks.core.dispatch.account import HostAccount
 from tasks.core.dispatch.attempts import Live, Ticket
+from tasks.core.dispatch.binding import Binding
 from tasks.core.dispatch.bringing_up import BringingUp
-from tasks.core.dispatch.choose import Hedge, HostView, Send, State, choose
+from tasks.core.dispatch.choose import Hedge, Send, State, choose
 from tasks.core.dispatch.fleet import LISTEN_EVERY_S, Fleet
 from tasks.core.dispatch.holdings import Holdings
 from tasks.core.dispatch.host import Host
 from tasks.core.dispatch.learning import Learning
-from tasks.core.dispatch.policies import Candidate, bind, choose_bound
+from tasks.core.dispatch.policies import choose_bound
 from tasks.core.dispatch.queue import Queue, Waiting
-from tasks.core.dispatch.retry import GiveUp, Quarantine, RetryBudget, after_failure
+from tasks.core.dispatch.retrying import Retrying
+from tasks.core.dispatch.run_clock import RunClock
 from tasks.core.dispatch.sending import Requests
+from tasks.core.dispatch.views import views
 from tasks.core.dispatch.work import RecordAttempt, Reply, SegmentWork
 from tasks.core.errors import FleetLost, RequestFailed
 from tasks.core.limits.ledger import SlotLedger, Unlimited
@@ -69,6 +71,7 @@ class Dispatcher:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._hosts = {host.url: host for host in hosts}
+        self._clock = RunClock(self._hosts)
         self._policy = policy
         self._hedge = hedge
         self._ledger = ledger or Unlimited()
@@ -76,14 +79,12 @@ class Dispatcher:
         self._observe = observe
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._queue = Queue()
+        self._binding = Binding(policy, self._hosts, self._queue, self._rng)
         self._tickets: dict[int, Ticket] = {}
         self._requests = Requests(prompting, self, record=record, observe=observe, now=now)
         self._numbers = itertools.count()
-        self._turns = itertools.count()
         self._learning = Learning(observe)
-        self._budget = RetryBudget()
-        self._began_at: float | None = None
-        self._is_tail = False
+        self._retrying = Retrying(observe, self._rng)
         self._looker: asyncio.Task[None] | None = None
         self._lost: FleetLost | None = None
         self._fleet = Fleet(
@@ -149,10 +150,7 @@ class Dispatcher:
 
     def accounts(self) -> dict[str, HostAccount]:
         """What each host did up to now, by URL."""
-        answered_at = [host.clock.last_answer_at or 0.0 for host in self._hosts.values()]
-        # After the last answer the run has no use for slots: that is not idle time.
-        now = time.monotonic() if self._tickets else max(answered_at, default=0.0)
-        return {url: host.account(now) for url, host in self._hosts.items()}
+        return self._clock.accounts(is_over=not self._tickets)
 
     def add_host(self, host: Host) -> None:
         """Let a host take part from now on; one that was taken out comes back."""
@@ -163,8 +161,7 @@ class Dispatcher:
             return
         host.joined_late = True
         self._hosts[host.url] = host
-        if self._began_at is not None:
-            host.clock.begin(self._began_at)
+        self._clock.joined(host)
         self._fleet.add(host)
 
     def drain_host(self, url: str) -> None:
@@ -221,23 +218,13 @@ class Dispatcher:
             ticket.key,
             work.segment.predicted_tokens,
             work.failed_on,
-            self._bound_to(work),
+            self._binding.host_for(work),
             work.tries.in_quarantine,
         )
         self._queue.put(ticket.waiting)
-        if self._is_tail:
-            is_new = work.purpose is Purpose.TRANSLATE and not work.requests
-            self._tail_ended(has_new_work=is_new)
+        is_new = work.purpose is Purpose.TRANSLATE and not work.requests
+        self._clock.something_waits(is_new=is_new)
         self._fill()
-
-    def _bound_to(self, work: SegmentWork) -> str | None:
-        if self._policy == "pull":
-            return None
-        candidates = [
-            Candidate(url, host.in_flight, self._queue.bound[url], host.health.is_lost)
-            for url, host in self._hosts.items()
-        ]
-        return bind(self._policy, candidates, next(self._turns), self._rng, work.failed_on)
 
     def _fill(self) -> None:
         """Send what can be sent: called whenever a slot, a host or a segment appears."""
@@ -251,61 +238,28 @@ class Dispatcher:
                     self._requests.send(self._hosts[url], ticket, ticket.work.purpose)
                 case Hedge(key, url):
                     self._requests.send(self._hosts[url], self._tickets[key], Purpose.HEDGE)
-        self._look_at_tail()
+        if not self._queue and not self._tokens_ahead:
+            self._clock.nothing_waits()
 
     def _decide(self) -> Send | Hedge | None:
-        views = self._views()
-        if not views:
+        hosts = views(self._hosts.values(), self._learning.tokens_per_s)
+        if not hosts:
             return None
-        if self._policy == "pull":
-            state = State(
-                views,
-                self._queue,
-                self._requests.flights.values(),
-                tokens_ahead=self._tokens_ahead,
-                more_hosts=len(self._hosts) > len(views),
-                hedge=self._hedge,
-            )
-            return choose(state, time.monotonic())
-        return choose_bound(views, self._queue)
-
-    def _views(self) -> list[HostView]:
-        """The hosts that may get requests, if any has a slot free; speeds in predicted tokens."""
-        hosts = self._hosts.values()
-        for host in hosts:
-            if host.in_flight < host.cap and not host.is_shielded:
-                break
-        else:
-            if any(host.takes_requests for host in hosts):
-                return []
-            return [self._view(host, cap) for host in hosts if (cap := host.at_once(is_last=True))]
-        return [self._view(host, host.cap) for host in hosts if host.cap]
-
-    def _view(self, host: Host, cap: int) -> HostView:
-        slots = min(cap, host.in_flight) if host.is_shielded else cap
-        return HostView(host.url, slots, host.in_flight, self._learning.tokens_per_s(host))
+        if self._policy != "pull":
+            return choose_bound(hosts, self._queue)
+        state = State(
+            hosts,
+            self._queue,
+            self._requests.flights.values(),
+            tokens_ahead=self._tokens_ahead,
+            more_hosts=len(self._hosts) > len(hosts),
+            hedge=self._hedge,
+        )
+        return choose(state, time.monotonic())
 
     def _need(self, host: Host) -> int:
         """For how many slots of a host there is work, or will be once it is up."""
-        if host.health.is_leaving:
-            return host.in_flight
-        if host.health.is_lost or host.wants_probe:
-            return host.in_flight + host.wants_probe
-        waiting = host.working_slots if self._tokens_ahead else len(self._queue)
-        return min(host.working_slots, host.in_flight + waiting)
-
-    def _look_at_tail(self) -> None:
-        """Let the accounts know when nothing waits any more."""
-        if self._is_tail or self._queue or self._tokens_ahead or self._began_at is None:
-            return
-        self._is_tail, now = True, time.monotonic()
-        for host in self._hosts.values():
-            host.clock.tail_began(now)
-
-    def _tail_ended(self, *, has_new_work: bool) -> None:
-        self._is_tail, now = False, time.monotonic()
-        for host in self._hosts.values():
-            host.clock.tail_ended(now, has_new_work=has_new_work)
+        return host.needed(None if self._tokens_ahead else len(self._queue))
 
     async def _look_again(self) -> None:
         while True:
@@ -314,19 +268,18 @@ class Dispatcher:
 
     def _begin(self) -> None:
         """The first request of the run is about to be sent: from here on all time counts."""
-        if self._began_at is None:
-            self._began_at = time.monotonic()
+        if not self._clock.has_begun:
+            now = time.monotonic()
             slots = sum(host.slots or 0 for host in self._hosts.values())
-            self._budget = RetryBudget.of(slots, self._began_at)
-            for host in self._hosts.values():
-                host.clock.begin(self._began_at)
+            self._retrying.begin(slots, now)
+            self._clock.begin(now)
 
     # What follows from how a request ended
 
     def answered(self, ticket: Ticket, live: Live, reply: Reply) -> None:
         """Hand the answer over, if it is the first."""
         self._learning.take(live, ticket.work.segment.predicted_tokens, reply.measures)
-        self._budget = self._budget.after_answer()
+        self._retrying.answered()
         if not ticket.reply.done():
             ticket.reply.set_result(reply)
 
@@ -340,36 +293,16 @@ class Dispatcher:
             self._fleet.request_failed(host, failure)
         if ticket.reply.done() or ticket.live:
             return  # answered before, or another copy is out
-        decision = after_failure(
-            failure.kind, work.tries, self._rng.random(), interrupted=interrupted
-        )
-        match decision:
-            case GiveUp():
-                ticket.reply.set_exception(failure)
-            case Quarantine():
-                work.tries = replace(work.tries, in_quarantine=True)
-                broken = tuple(sorted(work.tries.broken))
-                self._observe(events.Quarantined(work.segment.report_id, broken, failure.message))
-                self._ask_again(ticket, 0.0)
-            case _:
-                self._ask_again(ticket, decision.delay_s + self._wait_for_budget(decision.delay_s))
+        delay_s = self._retrying.delay_s(work, failure, interrupted=interrupted)
+        if delay_s is None:
+            ticket.reply.set_exception(failure)
+        else:
+            self._ask_again(ticket, delay_s)
 
     def freed(self, host: Host) -> None:
         """Use the slot for something else."""
         self._fleet.request_ended(host)
         self._fill()
-
-    def _wait_for_budget(self, delay_s: float) -> float:
-        """Seconds that a retry waits because too many were sent of late."""
-        if not delay_s:
-            return 0.0
-        had = self._budget.saved > 0
-        self._budget, wait_s = self._budget.spend(time.monotonic())
-        if had and wait_s:
-            self._observe(
-                events.RetriesSlowed("more than a tenth of the requests fail; retries are slowed")
-            )
-        return wait_s
 
     def _ask_again(self, ticket: Ticket, delay_s: float) -> None:
         ticket.waiting_since_ns = time.monotonic_ns()
@@ -387,18 +320,12 @@ class Dispatcher:
         if host.waits is not None and host.health.is_reached:
             self._holdings.start(host)
         self._holdings.look_again([host])
-        if any(each.takes_requests for each in self._hosts.values()):
-            for each in self._hosts.values():
-                if each.health.is_lost:
-                    self._unbind(each.url)
-        self._fill()
-
-    def _unbind(self, url: str) -> None:
-        for waiting in [each for each in self._queue if each.bound_to == url]:
+        for waiting in self._binding.misplaced():
             self._queue.remove(waiting)
             ticket = self._tickets[waiting.key]
             ticket.waiting = None
             self._enqueue(ticket)
+        self._fill()
 
     def _give_up(self, error: FleetLost) -> None:
         self._lost = error

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from tasks.core.dispatch.account import Ending, HostAccount, SlotClock
+from tasks.core.dispatch.account import Ending, HostAccount
 from tasks.core.dispatch.health import Health, HostState, requests_at_once
 from tasks.core.dispatch.host_client import HostClient
 from tasks.core.dispatch.pace import Pace
+from tasks.core.dispatch.slot_clock import SlotClock
 from tasks.core.dispatch.speed import Speed
 from tasks.core.dispatch.wait_controller import WaitController
 
@@ -75,6 +76,16 @@ class Host:
         """How many requests this run may have in flight here now."""
         return requests_at_once(self.health, min(self.usable, self.working_slots), is_last=is_last)
 
+    def needed(self, waiting: int | None) -> int:
+        """For how many of its slots there is use, where so many segments wait; None: more come."""
+        if self.health.is_leaving:
+            return self.in_flight
+        if self.health.is_lost or self.wants_probe:
+            return self.in_flight + self.wants_probe
+        if waiting is None:
+            return self.working_slots
+        return min(self.working_slots, self.in_flight + waiting)
+
     def found(self, slots: int) -> None:
         """The number of its slots is known, or is another one from now on."""
         if slots != self.slots or self.waits is None:
@@ -88,8 +99,8 @@ class Host:
     def changed(self, now: float) -> None:
         """Work out how many requests it may get by now, and let the account know its slots."""
         self.cap = self.at_once(is_last=False)
-        slots = self.working_slots if self.takes_requests else 0
-        self.clock.limit_changed(now, slots, self.usable)
+        slots = self.slots or 0 if self.takes_requests else 0
+        self.clock.limit_changed(now, slots, min(self.usable, self.working_slots))
 
     def occupy(self, now: float, *, is_hedge: bool = False) -> None:
         """A slot is taken."""

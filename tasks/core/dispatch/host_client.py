@@ -1,4 +1,4 @@
-"""Talking to one Ollama server: the only module that knows ollama, httpx and the wire.
+"""Talking to one Ollama server.
 
 Every request for a translation is made here, not streamed (cancelling a stream can
 leak a slot of the server) and with `truncate: false, shift: false`, for which the
@@ -7,23 +7,20 @@ client has no argument: without them a server cuts a long prompt in silence.
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import aiohttp
 import httpx
 import ollama
-import pydantic
 from httpx_aiohttp import AiohttpTransport
 from pydantic_core import to_json
 
+from tasks.core.dispatch.host_failures import failures_of, refuse_errors, valid_text
 from tasks.core.errors import ErrorKind, RequestFailed
 from tasks.core.records import Measures
-from tasks.core.settings import HostAddress, hide_credentials
+from tasks.core.settings import HostAddress
 from tasks.core.translate.answers import Answer
 from tasks.core.translate.profiles import Think
 
@@ -31,9 +28,6 @@ CONNECT_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 10.0
 KEEP_ALIVE = "30m"
 """How long a host keeps the model after a request: longer than any gap of a run."""
-
-# Phrases of Ollama 0.12 to 0.33 for a prompt that is longer than the context.
-_OVERFLOW = ("exceed_context_size", "longer than the context length", "exceeds the context length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +62,7 @@ class HostClient:
             trust_env=False,
             # A redirected POST becomes a GET, and its error would speak of something else.
             follow_redirects=False,
-            event_hooks={"response": [self._refuse]},
+            event_hooks={"response": [partial(refuse_errors, address.url)]},
             timeout=httpx.Timeout(PROBE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
         )
 
@@ -91,18 +85,18 @@ class HostClient:
 
     async def model_digests(self, deadline_s: float = PROBE_TIMEOUT_S) -> dict[str, str]:
         """The digest of every model the host has, by full name."""
-        async with self._mapped(deadline_s) as timeout:
+        async with failures_of(self.url, deadline_s):
             answer = await self._client._request(  # noqa: SLF001 - list() takes no timeout
-                ollama.ListResponse, "GET", "/api/tags", timeout=timeout
+                ollama.ListResponse, "GET", "/api/tags", timeout=_timeouts(deadline_s)
             )
             models: Sequence[ollama.ListResponse.Model] = answer.models
             return {model.model: model.digest or "" for model in models if model.model}
 
     async def running_models(self, deadline_s: float = PROBE_TIMEOUT_S) -> tuple[RunningModel, ...]:
         """The models the host has in memory; one that is being loaded is not among them."""
-        async with self._mapped(deadline_s) as timeout:
+        async with failures_of(self.url, deadline_s):
             answer = await self._client._request(  # noqa: SLF001 - ps() takes no timeout
-                ollama.ProcessResponse, "GET", "/api/ps", timeout=timeout
+                ollama.ProcessResponse, "GET", "/api/ps", timeout=_timeouts(deadline_s)
             )
             models: Sequence[ollama.ProcessResponse.Model] = answer.models
             return tuple(
@@ -156,8 +150,8 @@ class HostClient:
         }
         if think is not None:
             body["think"] = think
-        async with self._mapped(deadline_s) as timeout:
-            response = await self._post(self._chat_url, body, timeout)
+        async with failures_of(self.url, deadline_s):
+            response = await self._post(self._chat_url, body, _timeouts(deadline_s))
             return _answer(ollama.ChatResponse(**response.json()))
 
     async def _post(self, url: httpx.URL, body: object, timeouts: httpx.Timeout) -> httpx.Response:
@@ -177,122 +171,32 @@ class HostClient:
         response.request = request
         try:
             await response.aread()
-            await self._refuse(response)
+            await refuse_errors(self.url, response)
         finally:
             await response.aclose()
         return response
 
     async def _call(self, method: str, path: str, deadline_s: float) -> Mapping[str, object]:
-        async with self._mapped(deadline_s) as timeout:
+        async with failures_of(self.url, deadline_s):
             # The client has no method for it.
             response = await self._client._request_raw(  # type: ignore[no-untyped-call]  # noqa: SLF001
-                method, path, timeout=timeout
+                method, path, timeout=_timeouts(deadline_s)
             )
             answer = response.json()
         return answer if isinstance(answer, dict) else {}
-
-    @asynccontextmanager
-    async def _mapped(self, deadline_s: float) -> AsyncIterator[httpx.Timeout]:
-        """Every exception of the client and its transport, as `RequestFailed`."""
-        try:
-            async with asyncio.timeout(deadline_s):
-                yield httpx.Timeout(deadline_s, connect=min(CONNECT_TIMEOUT_S, deadline_s))
-        except (httpx.ConnectError, httpx.ConnectTimeout, ConnectionError) as error:
-            if _was_connected(error):
-                raise RequestFailed(
-                    ErrorKind.RESET, f"{self.url} broke the connection before it answered"
-                ) from error
-            raise RequestFailed(ErrorKind.UNREACHABLE, f"{self.url} cannot be reached") from error
-        except (TimeoutError, httpx.TimeoutException) as error:
-            raise RequestFailed(
-                ErrorKind.TIMEOUT, f"{self.url} gave no answer within {deadline_s:.0f} s"
-            ) from error
-        except httpx.TransportError as error:
-            raise RequestFailed(
-                ErrorKind.RESET, f"{self.url} broke the connection ({type(error).__name__})"
-            ) from error
-        except aiohttp.ClientError as error:  # those that httpx-aiohttp forgot
-            raise RequestFailed(
-                ErrorKind.INVALID_ANSWER, f"{self.url} answered with something that is not HTTP"
-            ) from error
-        except (
-            json.JSONDecodeError,
-            UnicodeDecodeError,
-            pydantic.ValidationError,
-            httpx.RequestError,  # what cannot be decoded, redirects without end
-            TypeError,  # a response model made from JSON that is no object
-        ) as error:
-            raise RequestFailed(
-                ErrorKind.INVALID_ANSWER,
-                f"{self.url} answered 200 with something that is not the JSON of an Ollama server",
-            ) from error
-
-    async def _refuse(self, response: httpx.Response) -> None:
-        """Raise for an error status before ollama reads the body: it expects a JSON object."""
-        if response.is_success:
-            return
-        await response.aread()
-        status, reason = response.status_code, " ".join(_innermost(response.text).split())[:300]
-        if response.has_redirect_location:
-            location = hide_credentials(response.headers["location"])
-            reason = f"it sends on to {location[:300]}; give the address it sends on to as the host"
-        raise RequestFailed(
-            _kind(status, response.text), f"{self.url} answered {status}: {_valid(reason)}"
-        )
 
 
 # The dispatcher bounds what is in flight. 0 is aiohttp's "no limit"; None would mean its 100.
 _LIMITS = httpx.Limits(max_connections=0, max_keepalive_connections=None, keepalive_expiry=60)
 
 
-def _was_connected(error: Exception) -> bool:
-    """Whether a connection that was there broke: httpx-aiohttp calls that a connect timeout."""
-    cause = error.__cause__
-    return isinstance(cause, _BROKEN) and not isinstance(cause, aiohttp.ClientConnectorError)
-
-
-_BROKEN = (
-    aiohttp.ClientOSError,
-    aiohttp.ServerDisconnectedError,
-    aiohttp.ClientConnectionResetError,
-)
-
-
-def _kind(status: int, error: str) -> ErrorKind:
-    if status == httpx.codes.SERVICE_UNAVAILABLE:
-        return ErrorKind.BUSY
-    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        return ErrorKind.SERVER_ERROR
-    if status == httpx.codes.NOT_FOUND:
-        return ErrorKind.NOT_FOUND
-    if any(phrase in error for phrase in _OVERFLOW):
-        return ErrorKind.CONTEXT_OVERFLOW
-    return ErrorKind.BAD_REQUEST
-
-
-def _innermost(body: object) -> str:
-    """The message in a body that is text, JSON or, as llama.cpp's are, JSON within JSON."""
-    if isinstance(body, str):
-        try:
-            inner = json.loads(body)
-        except ValueError:
-            return body
-        return _innermost(inner) if isinstance(inner, dict) else body
-    if isinstance(body, dict):
-        for name in ("error", "message"):
-            if body.get(name):
-                return _innermost(body[name])
-    return str(body)
-
-
-def _valid(text: str) -> str:
-    """The text without lone surrogates, which JSON can hold and no file can."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+def _timeouts(deadline_s: float) -> httpx.Timeout:
+    return httpx.Timeout(deadline_s, connect=min(CONNECT_TIMEOUT_S, deadline_s))
 
 
 def _answer(response: ollama.ChatResponse) -> Answer:
     return Answer(
-        content=_valid(response.message.content or ""),
+        content=valid_text(response.message.content or ""),
         done=response.done is True,
         done_reason=response.done_reason,
         measures=Measures(

@@ -12,8 +12,8 @@ shows nothing of the slots it has left, so now and then one more is tried, up to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 TOO_MANY_QUEUED = 0.6
 NONE_QUEUED = 0.25
@@ -23,6 +23,10 @@ WINDOW = 2
 """Answers in a window, for each request of the limit; at least `LEAST_ANSWERS`."""
 
 LEAST_ANSWERS = 4
+
+SHORTEST_WINDOW_S = 2.0
+"""A window goes on for that long at least: a server that answers fifty times a second is
+slowed down by anything that its machine does meanwhile."""
 
 WINDOWS_TO_LOWER = 2
 """In a row, and the smallest counts: what slows one window down is no lasting queue."""
@@ -39,6 +43,40 @@ two answers, and read prompts in batches."""
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """What some answers in a row say of the waits; as much work for each, however many."""
+
+    answers: int = 0
+    waited_s: float = 0.0
+    served_s: float = 0.0
+    longest_s: float = 0.0
+    second_longest_s: float = 0.0
+    """Of the waits."""
+
+    def with_answer(self, wait_s: float, service_s: float) -> Self:
+        """The window with one more answer; a wait that is too short to be one counts 0."""
+        if wait_s < max(SHORTEST_WAIT_S, SHORTEST_WAIT * service_s):
+            wait_s = 0.0
+        return type(self)(
+            self.answers + 1,
+            self.waited_s + wait_s,
+            self.served_s + service_s,
+            max(self.longest_s, wait_s),
+            max(self.second_longest_s, min(self.longest_s, wait_s)),
+        )
+
+    def is_full(self, limit: int) -> bool:
+        """Whether it can be decided on, of a host that had `limit` requests all the time."""
+        lasted_s = (self.waited_s + self.served_s) / limit
+        return self.answers >= max(LEAST_ANSWERS, WINDOW * limit) and lasted_s >= SHORTEST_WINDOW_S
+
+    def queued(self, limit: int) -> float:
+        """How many of the requests waited, on average; the longest wait counts as the second."""
+        waited_s = self.waited_s - self.longest_s + self.second_longest_s
+        return limit * waited_s / (waited_s + self.served_s) if waited_s > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class WaitController:
     """The limit of one host, and what its latest answers say of it.
 
@@ -48,9 +86,8 @@ class WaitController:
 
     ceiling: int
     limit: int
-    waits_s: tuple[float, ...] = ()
-    """Of the window that is being filled."""
-    services_s: tuple[float, ...] = ()
+    window: Window = field(default_factory=Window)
+    """The one that is being filled."""
     queued: tuple[float, ...] = ()
     """Requests that waited in each of the latest windows, under this limit."""
     windows_to_raise: int = WINDOWS_TO_RAISE
@@ -64,12 +101,11 @@ class WaitController:
         """
         if in_flight != self.limit:
             return self
-        counted_s = wait_s if wait_s >= max(SHORTEST_WAIT_S, SHORTEST_WAIT * service_s) else 0.0
-        waits_s, services_s = (*self.waits_s, counted_s), (*self.services_s, service_s)
-        if len(waits_s) < max(LEAST_ANSWERS, WINDOW * self.limit):
-            return replace(self, waits_s=waits_s, services_s=services_s)
-        queued = (*self.queued, self.limit * _share_waited(waits_s, services_s))
-        return _decided(replace(self, waits_s=(), services_s=(), queued=queued))
+        window = self.window.with_answer(wait_s, service_s)
+        if not window.is_full(self.limit):
+            return replace(self, window=window)
+        queued = (*self.queued, window.queued(self.limit))
+        return _decided(replace(self, window=Window(), queued=queued))
 
 
 def _decided(now: WaitController) -> WaitController:
@@ -95,10 +131,3 @@ def _lowered(now: WaitController, by: int) -> WaitController:
         windows_to_raise=longer if now.is_trial else WINDOWS_TO_RAISE,
         is_trial=False,
     )
-
-
-def _share_waited(waits_s: Sequence[float], services_s: Sequence[float]) -> float:
-    """Share of their time at the host that requests waited; the longest counts as the second."""
-    *others_s, second_s, _ = sorted(waits_s)
-    waited_s = sum(others_s) + 2 * second_s
-    return waited_s / (waited_s + sum(services_s)) if waited_s > 0 else 0.0

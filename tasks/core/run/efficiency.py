@@ -142,7 +142,7 @@ _PARTS: tuple[tuple[str, Callable[[HostAccount], float]], ...] = (
     ("idle before a host's first request", lambda host: host.idle_start_slot_seconds),
     ("idle while reports waited", lambda host: host.idle_middle_slot_seconds),
     ("idle when no report waited any more", lambda host: host.idle_tail_slot_seconds),
-    ("left to other runs", lambda host: host.limit_wait_slot_seconds),
+    ("left to others", lambda host: host.limit_wait_slot_seconds),
     ("host not up yet", lambda host: host.loading_slot_seconds),
     ("host down", lambda host: host.down_slot_seconds),
 )

@@ -13,21 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.local_ollama import LocalServer, Settings
-from tasks.core.dispatch.discovery import (
-    ANSWER_TOKENS,
+from tasks.core.dispatch.discovery import ANSWER_TOKENS, Discovered, discover_slots
+from tasks.core.dispatch.host_client import HostClient
+from tasks.core.dispatch.overlap import (
     FIRST_REQUESTS,
     MOST_REQUESTS,
     TURNS,
     TURNS_IN_DOUBT,
-    Discovered,
     Timed,
     count_slots,
-    discover_slots,
     is_shared,
     requests_wanted,
     tokens_per_s,
 )
-from tasks.core.dispatch.host_client import HostClient
 from tasks.core.errors import ErrorKind, RequestFailed
 from tasks.core.records import Measures
 from tasks.core.settings import HostAddress

@@ -14,6 +14,7 @@ from tasks.core.dispatch.wait_controller import (
     LEAST_ANSWERS,
     SHORTEST_WAIT,
     SHORTEST_WAIT_S,
+    SHORTEST_WINDOW_S,
     WINDOW,
     WINDOWS_TO_LOWER,
     WINDOWS_TO_RAISE,
@@ -239,3 +240,13 @@ def test_instant_servers_do_not_queue(service_s: float) -> None:
 def test_servers_that_report_nothing() -> None:
     """Durations of nothing at all are no reason for anything, negative ones neither."""
     assert after_answers(WaitController(4, 4), [0.0, -0.001] * 100, 0.0).limit == 4
+
+
+def test_a_fast_server_that_is_held_up_for_a_moment_keeps_its_slots() -> None:
+    """Many short answers are no long time: what holds a machine up for a second passes."""
+    wait_s, service_s, limit = 0.1, 0.08, 4
+    held_up = [wait_s] * int(SHORTEST_WINDOW_S / 2 * limit / (wait_s + service_s))
+    assert len(held_up) > WINDOWS_TO_LOWER * window(limit)
+    controller = after_answers(WaitController(limit, limit), [*held_up, *[0.0] * 400], service_s)
+    assert controller.limit == limit
+    assert after_answers(controller, held_up * 20, service_s).limit < limit

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.dispatch.account import FEWEST_TOKENS, Ending, HostAccount, SlotClock
+from tasks.core.dispatch.account import FEWEST_TOKENS, Ending, HostAccount
+from tasks.core.dispatch.slot_clock import SlotClock
 from tasks.core.run.efficiency import (
     Capacity,
     Efficiency,

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.dispatch.account import FEWEST_TOKENS, Ending, HostAccount, SlotClock
+from tasks.core.dispatch.account import FEWEST_TOKENS, Ending, HostAccount
+from tasks.core.dispatch.slot_clock import SlotClock
 
 STEPS = st.sampled_from(["limit", "start", "end", "tail", "work", "new work", "wait"])
 SLOWEST_CALL_US = 20.0
