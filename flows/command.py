@@ -182,7 +182,10 @@ def exit_code(arguments: Sequence[str] | None = None) -> int:
 def _run_flow(name: str, settings: Settings, *, verbose: bool) -> int:
     _prepare_prefect(verbose=verbose)
     from flows.running import run_flow
+    from tasks.limits import limits_in_use
 
+    if isinstance(settings, TranslateSettings):
+        limits_in_use(settings.limits)  # said before a temporary server takes its time to start
     return run_flow(name, settings)
 
 

@@ -68,6 +68,7 @@ class HostAccount:
     down_slot_seconds: float = 0.0
     """While the host, having been up, took no requests."""
     reloads: int = 0
+    """How often the host had to load the model again while requests waited for it."""
     hedges: int = 0
     """Requests sent while another for the same segment was in flight."""
     tokens_per_second: float = 0.0

@@ -21,7 +21,11 @@ class Live:
     started_at: float
     in_flight: int
     """Requests to the host when this one was sent, itself included."""
+    in_quarantine: bool
+    """Nothing else may be sent to the host meanwhile."""
     task: asyncio.Task[None] | None = None
+    has_begun: bool = False
+    """Its task took its first step; one that is cancelled before never does."""
     interruption: RequestFailed | None = None
     """Why it was ended from outside."""
 

@@ -78,7 +78,8 @@ class BringingUp:
         await self._load(host)
         if host.health.is_leaving:
             return
-        if before is not HostState.PROBING:
+        # Where the slots are to be found out yet, the burst is proof enough.
+        if before is not HostState.PROBING and host.slots is not None:
             if before is HostState.OPEN:
                 host.health = host.health.proving()
                 self._on_change(host)
@@ -103,9 +104,7 @@ class BringingUp:
         self._versions[host.url] = host.version
         if host.joined_late:
             for sentence in version_warnings(self._versions):
-                if sentence not in self._said:
-                    self._said.add(sentence)
-                    self._observe(events.Noticed(sentence))
+                self._say_once(sentence)
 
     async def _load(self, host: Host) -> None:
         """Load the model, as long as the server is alive meanwhile."""
@@ -146,7 +145,7 @@ class BringingUp:
         host.wants_probe = True
         host.holding_changes.set()
         try:
-            while host.in_flight >= max(1, min(host.usable, host.working_slots)):
+            while host.in_flight >= min(host.usable, host.working_slots):
                 host.slot_freed.clear()
                 await host.slot_freed.wait()
             host.clock.probe_started()
@@ -174,12 +173,23 @@ class BringingUp:
             return
         sentence = partly_on_cpu(host.url, running, self._prompting.model)
         if sentence:
+            self._say_once(sentence)
+
+    def _say_once(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
             self._observe(events.Noticed(sentence))
 
     async def _claim(self, host: Host, slots: int) -> None:
-        """Make the number of slots known, to this run and to the others."""
+        """Make the number of slots known, to this run and to the others.
+
+        A number that the user gives meanwhile stays.
+        """
         await self._ledger.claim(host.url, slots)
-        host.found(slots)
+        if host.slots in (None, slots):
+            host.found(slots)
+        else:
+            host.claim_changes = True
 
     async def _find_slots(self, host: Host) -> None:
         """As another run says, or by a burst of requests while nobody else uses the host."""
@@ -191,7 +201,7 @@ class BringingUp:
                 slots = await self._ledger.known_slots(host.url)
                 if slots is None:
                     found = await discover_slots(host.client, self._prompting)
-                    slots, by_burst = found.slots, True
+                    slots, by_burst = host.slots or found.slots, host.slots is None
                     if found.tokens_per_s is not None:
                         host.speed = host.speed.after(
                             found.requests, found.requests / found.tokens_per_s

@@ -155,8 +155,11 @@ def _next_for(
 
 
 def _from_quarantine(host: HostView, state: State, others: frozenset[str]) -> Waiting | None:
-    """The last to go out, one at a time: whatever it breaks, it breaks nobody's answer."""
-    if host.in_flight or not _nothing_waits(state):
+    """After all that waits by now, and alone: whatever it breaks, it breaks nobody's answer.
+
+    What is still ahead is not waited for: it may come only when this is done.
+    """
+    if host.in_flight or not _all_in_quarantine(state):
         return None
     return state.queue.longest(lambda waiting: waiting.suits(host.url, others))
 
@@ -234,7 +237,11 @@ def _worth_a_hedge(
 
 def _nothing_waits(state: State) -> bool:
     """Whether all of the plan is done, in flight or in quarantine."""
-    return state.tokens_ahead <= 0 and all(waiting.in_quarantine for waiting in state.queue)
+    return state.tokens_ahead <= 0 and _all_in_quarantine(state)
+
+
+def _all_in_quarantine(state: State) -> bool:
+    return all(waiting.in_quarantine for waiting in state.queue)
 
 
 def _speeds(hosts: Sequence[HostView]) -> dict[str, float]:

@@ -13,6 +13,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -34,7 +35,7 @@ from tasks.core.dispatch.run_clock import RunClock
 from tasks.core.dispatch.sending import Requests
 from tasks.core.dispatch.views import views
 from tasks.core.dispatch.work import RecordAttempt, Reply, SegmentWork
-from tasks.core.errors import FleetLost, RequestFailed
+from tasks.core.errors import RequestFailed, RunError
 from tasks.core.limits.ledger import SlotLedger, Unlimited
 from tasks.core.records import Purpose
 from tasks.core.settings import PolicyName
@@ -85,8 +86,9 @@ class Dispatcher:
         self._numbers = itertools.count()
         self._learning = Learning(observe)
         self._retrying = Retrying(observe, self._rng)
-        self._looker: asyncio.Task[None] | None = None
-        self._lost: FleetLost | None = None
+        self._ended: RunError | None = None
+        """Why nothing is sent any more."""
+        self._entered = AsyncExitStack()
         self._fleet = Fleet(
             BringingUp(
                 prompting,
@@ -118,11 +120,19 @@ class Dispatcher:
         return f"<Dispatcher [{len(self._queue)} queued | {hosts}]>"
 
     async def __aenter__(self) -> Self:
-        await self._ledger.__aenter__()
-        for host in self._hosts.values():
-            self._fleet.add(host)
-        self._looker = asyncio.create_task(self._look_again())
-        self._looker.add_done_callback(self._fleet.watch_ended)
+        async with AsyncExitStack() as entered:
+            await entered.enter_async_context(self._ledger)
+            entered.push_async_callback(self._close_clients)
+            entered.push_async_callback(self._holdings.stop)
+            entered.push_async_callback(self._fleet.stop)
+            entered.push_async_callback(self._requests.stop)
+            entered.callback(self._leave)
+            for host in self._hosts.values():
+                self._fleet.add(host)
+            looker = asyncio.create_task(self._look_again())
+            looker.add_done_callback(self._fleet.watch_ended)
+            entered.callback(looker.cancel)
+            self._entered = entered.pop_all()
         return self
 
     async def __aexit__(
@@ -131,18 +141,11 @@ class Dispatcher:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._queue.drain()
-        for ticket in self._tickets.values():
-            ticket.waiting = None
-            ticket.reply.cancel()
-        await self._requests.stop()
-        if self._looker:
-            self._looker.cancel()
-        await self._fleet.stop()
-        await self._holdings.stop()
+        await self._entered.__aexit__(exc_type, exc, traceback)
+
+    async def _close_clients(self) -> None:
         for host in self._hosts.values():
             await host.client.close()
-        await self._ledger.__aexit__(exc_type, exc, traceback)
 
     def watch_ended(self, watch: asyncio.Task[None]) -> None:
         """Something that has to go on as long as the run has ended: say so, and end the run."""
@@ -157,6 +160,7 @@ class Dispatcher:
         known = self._hosts.get(host.url)
         self._observe(events.HostJoined(host.url, host.slots))
         if known is not None:
+            self.change_slots(host.url, host.slots)
             self._fleet.take_back(known)
             return
         host.joined_late = True
@@ -175,6 +179,9 @@ class Dispatcher:
         if host and slots and slots != host.slots:
             host.found(slots)
             host.changed(time.monotonic())
+            self._observe(
+                events.SlotsChanged(url, slots, slots, "its number of slots is another one now")
+            )
             self._holdings.claim_again(host)
 
     def begun(self, tokens: int) -> None:
@@ -189,11 +196,11 @@ class Dispatcher:
     async def ask(self, work: SegmentWork) -> Reply:
         """A host's answer to a segment; whether it is acceptable is not decided here.
 
-        Raises `RequestFailed` when the segment is given up, and `FleetLost` when no
-        host is left.
+        Raises `RequestFailed` when the segment is given up, `FleetLost` when no host is
+        left, and `RunError` when the run ended otherwise.
         """
-        if self._lost:
-            raise self._lost
+        if self._ended:
+            raise self._ended
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         ticket = Ticket(next(self._numbers), work, reply, time.monotonic_ns())
         self._tickets[ticket.key] = ticket
@@ -205,6 +212,7 @@ class Dispatcher:
             if ticket.waiting:
                 self._queue.remove(ticket.waiting)
                 ticket.waiting = None
+            self._requests.forget(ticket.key)
             for live in ticket.live.values():
                 live.cancel()
 
@@ -234,14 +242,21 @@ class Dispatcher:
                     self._queue.remove(waiting)
                     ticket = self._tickets[waiting.key]
                     ticket.waiting = None
-                    self._begin()
-                    self._requests.send(self._hosts[url], ticket, ticket.work.purpose)
+                    if not ticket.reply.done():  # else who asked has given up this moment
+                        self._begin()
+                        self._requests.send(self._hosts[url], ticket, ticket.work.purpose)
                 case Hedge(key, url):
-                    self._requests.send(self._hosts[url], self._tickets[key], Purpose.HEDGE)
+                    ticket = self._tickets[key]
+                    if ticket.reply.done():
+                        self._requests.forget(key)
+                    else:
+                        self._requests.send(self._hosts[url], ticket, Purpose.HEDGE)
         if not self._queue and not self._tokens_ahead:
             self._clock.nothing_waits()
 
     def _decide(self) -> Send | Hedge | None:
+        if self._ended:
+            return None
         hosts = views(self._hosts.values(), self._learning.tokens_per_s)
         if not hosts:
             return None
@@ -327,10 +342,22 @@ class Dispatcher:
             self._enqueue(ticket)
         self._fill()
 
-    def _give_up(self, error: FleetLost) -> None:
-        self._lost = error
+    def _give_up(self, error: RunError) -> None:
+        """Let everybody who waits know why the run cannot go on."""
+        self._end(error)
+        for ticket in self._tickets.values():
+            if not ticket.reply.done():
+                ticket.reply.set_exception(error)
+
+    def _leave(self) -> None:
+        """Wait for nothing any more."""
+        self._end(RunError("the run is over"))
+        for ticket in self._tickets.values():
+            ticket.reply.cancel()
+
+    def _end(self, error: RunError) -> None:
+        """Send nothing any more."""
+        self._ended = self._ended or error
         self._queue.drain()
         for ticket in self._tickets.values():
             ticket.waiting = None
-            if not ticket.reply.done():
-                ticket.reply.set_exception(error)

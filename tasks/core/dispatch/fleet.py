@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 
 from tasks.core.dispatch import events
 from tasks.core.dispatch.bringing_up import MOST_MISSED, BringingUp, HostOfNoUse
-from tasks.core.dispatch.health import HostState
+from tasks.core.dispatch.health import Health, HostState
 from tasks.core.dispatch.host import Host
-from tasks.core.errors import FleetLost, RequestFailed
+from tasks.core.errors import FleetLost, ReportTranslationError, RequestFailed, RunError
 
 LISTEN_EVERY_S = 5.0
 _NEEDS_NOTHING = frozenset({HostState.CLOSED, HostState.DRAINING, HostState.GONE})
@@ -25,8 +25,8 @@ class Fleet:
     """The hosts of a run and the tasks that bring each one up, again and again.
 
     Calls `on_change` when the state of a host has changed, `on_silence` when requests are
-    in flight to a host that is no longer there, and `on_lost` once, when every host has
-    been lost for `fleet_timeout_s` seconds.
+    in flight to a host that is no longer there, and `on_lost` when every host has been lost
+    for `fleet_timeout_s` seconds, or when the run cannot go on for another reason.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Fleet:
         rng: random.Random,
         on_change: Callable[[Host], None],
         on_silence: Callable[[Host, RequestFailed], None],
-        on_lost: Callable[[FleetLost], None],
+        on_lost: Callable[[RunError], None],
         listen_every_s: float = LISTEN_EVERY_S,
     ) -> None:
         self._bringing_up = bringing_up
@@ -73,11 +73,13 @@ class Fleet:
 
     def watch_ended(self, keeper: asyncio.Task[None]) -> None:
         """A host that nobody watches would be lost for good: that ends the run, loudly."""
-        if not keeper.cancelled() and (bug := keeper.exception()):
-            error = FleetLost(
-                f"the watch over a host ended: {bug!r}; this is a bug, please report it"
+        if not keeper.cancelled() and (cause := keeper.exception()):
+            error = RunError(
+                str(cause)
+                if isinstance(cause, ReportTranslationError)
+                else f"the watch over a host ended: {cause!r}; this is a bug, please report it"
             )
-            error.__cause__ = bug
+            error.__cause__ = cause
             self._on_lost(error)
 
     def request_failed(self, host: Host, failure: RequestFailed) -> None:
@@ -100,7 +102,7 @@ class Fleet:
     def request_ended(self, host: Host) -> None:
         """A host that is taken out of the run is gone when nothing is in flight any more."""
         if host.health.state is HostState.DRAINING and not host.in_flight:
-            host.health = host.health.gone("it was taken out of the run")
+            host.health = host.health.gone("")  # as it was asked for
             self.changed(host)
 
     def take_back(self, host: Host) -> None:
@@ -122,28 +124,30 @@ class Fleet:
             host.needs_attention.clear()
             while host.health.state not in _NEEDS_NOTHING:
                 await asyncio.sleep(max(0.0, host.health.retry_at - time.monotonic()))
-                await self._bring_up(host)
+                if not host.health.is_leaving:
+                    await self._bring_up(host)
 
     async def _bring_up(self, host: Host) -> None:
+        silence: RequestFailed | None = None
         try:
             await self._bringing_up.bring_up(host)
         except HostOfNoUse as reason:
-            if host.health.is_leaving:
-                return
-            host.health = host.health.gone(str(reason))
+            after = host.health.gone(str(reason))
         except RequestFailed as failure:
-            if host.health.is_leaving:
-                return
-            host.health = host.health.opened(failure.message, time.monotonic(), self._rng.random())
-            # It could not do the least thing; what it still has will hardly fare better. What
-            # was sent this very moment has to begin before it can be ended.
-            await asyncio.sleep(0)
-            self._on_silence(host, failure)
+            after, silence = self._opened(host, failure), failure
         else:
-            if host.health.is_leaving:
-                return
-            host.health = host.health.loaded()
+            after = host.health.loaded()
+        if host.health.is_leaving:
+            self.request_ended(host)  # the probe was the last one, perhaps
+            return
+        host.health = after
         self.changed(host)
+        if silence is not None:
+            # It could not do the least thing; what it still has will hardly fare better.
+            self._on_silence(host, silence)
+
+    def _opened(self, host: Host, failure: RequestFailed) -> Health:
+        return host.health.opened(failure.message, time.monotonic(), self._rng.random())
 
     async def _listen(self, host: Host) -> None:
         """Notice a host that has gone silent, long before its requests are overdue.
@@ -163,16 +167,14 @@ class Fleet:
             except RequestFailed as failure:
                 missed += 1
                 if missed == MOST_MISSED and host.takes_requests:
-                    await self._fell_silent(host, failure)
+                    self._fell_silent(host, failure)
             else:
                 missed = 0
 
-    async def _fell_silent(self, host: Host, failure: RequestFailed) -> None:
-        host.health = host.health.opened(failure.message, time.monotonic(), self._rng.random())
-        # What was sent this very moment has to begin before it can be ended.
-        await asyncio.sleep(0)
-        self._on_silence(host, failure)
+    def _fell_silent(self, host: Host, failure: RequestFailed) -> None:
+        host.health = self._opened(host, failure)
         self.changed(host)
+        self._on_silence(host, failure)
         host.needs_attention.set()
 
     def _announce(self, host: Host) -> None:
@@ -203,7 +205,7 @@ class Fleet:
             self._on_lost(
                 FleetLost(
                     "no host is of use in this run: "
-                    + "; ".join(_reasons(hosts))
+                    + ("; ".join(_reasons(hosts)) or "every one was taken out of it")
                     + ". What is finished is kept: correct that, then give the same command again"
                 )
             )

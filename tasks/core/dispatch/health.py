@@ -3,7 +3,7 @@
     PROBING ──answered──▶ LOADING ──loaded──▶ CLOSED ──unreachable──▶ OPEN ──asked──▶ LOADING
                                               │   ▲                    ▲                │
                                   bad answers ▼   │ proved itself      │ failed again   ▼
-                                            SUSPECT ───did not───▶ OPEN └──────── HALF_OPEN
+                              SUSPECT ──did not, or unreachable──▶ OPEN └──────── HALF_OPEN
     any ──taken out of the run──▶ DRAINING ──nothing in flight──▶ GONE
     any but CLOSED ──of no use in this run──▶ GONE
 
@@ -101,7 +101,7 @@ class Health:
 
     def drained(self) -> Health:
         """The host is taken out of the run; what it has in flight is waited for."""
-        return replace(self, state=HostState.DRAINING, reason="it was taken out of the run")
+        return replace(self, state=HostState.DRAINING, reason="")
 
     def gone(self, reason: str) -> Health:
         """The host is of no use in this run, or has left it."""
@@ -114,12 +114,14 @@ class Health:
         the host. A busy server has lost its model or is loading it: it is asked to
         load again instead of being taken for dead.
         """
-        if self.state is not HostState.CLOSED:
+        if self.state not in (HostState.CLOSED, HostState.SUSPECT):
+            return self
+        if kind is ErrorKind.UNREACHABLE:
+            return self.opened(reason, now, jitter)
+        if self.state is HostState.SUSPECT:
             return self
         if kind is ErrorKind.BUSY:
             return self.loading()
-        if kind is ErrorKind.UNREACHABLE:
-            return self.opened(reason, now, jitter)
         faults = self.faults_in_a_row + (kind in _SUSPECT_WHEN_REPEATED)
         if kind in _SUSPECT_AT_ONCE or faults >= FAULTS_IN_A_ROW:
             return replace(self, state=HostState.SUSPECT, reason=reason)

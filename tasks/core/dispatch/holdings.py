@@ -72,6 +72,9 @@ class Holdings:
         # Lowered first: between here and the answer nothing more is sent than may stay.
         host.use(min(host.usable, share), time.monotonic())
         host.held = await self._ledger.hold(host.url, max(share, host.in_flight))
+        if host.health.is_leaving and not host.held:
+            await self._ledger.claim(host.url, None)  # what it has binds nobody else any more
+            host.claim_changes = not host.health.is_leaving
         before = host.usable
         host.use(min(share, host.held), time.monotonic())
         if host.usable > before:

@@ -44,11 +44,12 @@ class Host:
     needs_attention: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the host is to be probed and loaded (again)."""
     slot_freed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the probe may find a slot free that the run holds."""
     holding_changes: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when what is held of its slots should be looked at again."""
     clock: SlotClock = field(default_factory=SlotClock)
     is_shielded: bool = False
-    """It holds a segment in quarantine, beside which nothing else is sent."""
+    """It has a segment in quarantine, beside which nothing else is sent."""
     cap: int = 0
     """Requests that it may have in flight now."""
 
@@ -73,8 +74,10 @@ class Host:
         return 0 if self.slots is None else self.waits.limit if self.waits else self.slots
 
     def at_once(self, *, is_last: bool) -> int:
-        """How many requests this run may have in flight here now."""
-        return requests_at_once(self.health, min(self.usable, self.working_slots), is_last=is_last)
+        """How many requests this run may have in flight here now; a probe comes first."""
+        slots = min(self.usable, self.working_slots) - self.wants_probe
+        at_once = requests_at_once(self.health, max(0, slots), is_last=is_last)
+        return at_once + self.clock.probes_in_flight if at_once else 0
 
     def needed(self, waiting: int | None) -> int:
         """For how many of its slots there is use, where so many segments wait; None: more come."""
@@ -93,6 +96,8 @@ class Host:
 
     def use(self, slots: int, now: float) -> None:
         """Use so many of its slots from now on."""
+        if slots > self.usable:
+            self.slot_freed.set()
         self.usable = slots
         self.changed(now)
 

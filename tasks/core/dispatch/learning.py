@@ -41,7 +41,7 @@ class Learning:
         host.speed = host.speed.after(measures.output_tokens, service_s)
         self.length = self.length.after(predicted_tokens, measures.output_tokens)
         if measures.load_duration_ns > RELOAD_S * 1e9:
-            host.clock.reloaded()
+            host.clock.reloaded(now, live.started_at)
         self._follow_waits(live, max(0, measures.server_wait_ns) / 1e9, service_s)
 
     def _follow_waits(self, live: Live, wait_s: float, service_s: float) -> None:

@@ -35,6 +35,8 @@ class RunClock:
         """A host takes part from now on; its time counts from the run's beginning."""
         if self._began_at is not None:
             host.clock.begin(self._began_at)
+        if self._is_tail:
+            host.clock.tail_began(time.monotonic())
 
     def nothing_waits(self) -> None:
         """Every segment there is was sent, and no others are to come."""

@@ -22,6 +22,8 @@ from tasks.core.records import AttemptOutcome, Measures, Purpose
 from tasks.core.translate.answers import Answer
 from tasks.core.translate.profiles import Prompting
 
+_NO_MEASURES = Measures()
+
 SETTLE_S = 0.25
 """How long a slot is left alone after a request was cancelled: the server has to notice first."""
 
@@ -89,7 +91,9 @@ class Requests:
             queue_wait_ns=time.monotonic_ns() - ticket.waiting_since_ns,
             started_at=self._now(),
         )
-        live = Live(next(self._numbers), host, sent, started_at, host.in_flight)
+        live = Live(
+            next(self._numbers), host, sent, started_at, host.in_flight, work.tries.in_quarantine
+        )
         self._allow_hedge(ticket, allowed=False)
         self.flights[live.number] = Flight(
             ticket.key,
@@ -102,13 +106,19 @@ class Requests:
         ticket.live[live.number] = live
         live.task = asyncio.create_task(self._request(ticket, live))
         self._tasks.add(live.task)
-        live.task.add_done_callback(partial(self._task_ended, ticket))
+        live.task.add_done_callback(partial(self._task_ended, ticket, live))
 
     def keep_from(self, ticket: Ticket) -> None:
         """Send no copy to where the segment failed meanwhile."""
         for number in ticket.live:
             flight = self.flights[number]
             self.flights[number] = replace(flight, failed_on=ticket.work.failed_on)
+
+    def forget(self, key: int) -> None:
+        """Nobody waits for a segment any more: send no copy of it."""
+        for number, flight in self.flights.items():
+            if flight.key == key:
+                self.flights[number] = replace(flight, may_hedge=False)
 
     def interrupt(self, tickets: Iterable[Ticket], host: Host, failure: RequestFailed) -> None:
         """End what is out to a host that is no longer there: it counts as failed."""
@@ -121,21 +131,24 @@ class Requests:
     async def _request(self, ticket: Ticket, live: Live) -> None:
         """One request, from here until its slot is free again."""
         ending, output_tokens, settle_s = Ending.CANCELLED, 0, 0.0
+        live.has_begun = True
         try:
             answer = await self._chat(ticket, live)
         except RequestFailed as failure:
             ending, settle_s = Ending.FAILED, SETTLE_S if failure.kind is ErrorKind.TIMEOUT else 0.0
             self._failed(ticket, live, failure)
         except asyncio.CancelledError:
-            settle_s = SETTLE_S
-            if ticket.reply.done() and not ticket.reply.cancelled():
-                ending = Ending.DUPLICATE
+            ending, settle_s = _without_use(ticket), SETTLE_S
             self._cancelled(ticket, live)
             raise
         else:
-            ending = Ending.DUPLICATE if ticket.reply.done() else Ending.ANSWERED
             output_tokens = answer.measures.output_tokens
-            self._answered(ticket, live, answer)
+            if ticket.reply.done():
+                ending = _without_use(ticket)
+                self._cancelled(ticket, live, answer.measures)
+            else:
+                ending = Ending.ANSWERED
+                self._answered(ticket, live, answer)
         finally:
             if settle_s:
                 loop = asyncio.get_running_loop()
@@ -173,11 +186,12 @@ class Requests:
         self._observe(events.RequestEnded(live.host.url, 0, failure.message))
         self._endings.failed(ticket, live, failure)
 
-    def _cancelled(self, ticket: Ticket, live: Live) -> None:
-        measures = _measured(live, Measures())
-        self._record(live.sent.ended(AttemptOutcome.CANCELLED, self._now(), measures))
+    def _cancelled(self, ticket: Ticket, live: Live, measures: Measures = _NO_MEASURES) -> None:
+        """Nobody had a use for it, whether it was answered or not."""
+        measured = _measured(live, measures)
+        self._record(live.sent.ended(AttemptOutcome.CANCELLED, self._now(), measured))
         self._out(ticket, live)
-        self._observe(events.RequestEnded(live.host.url, 0))
+        self._observe(events.RequestEnded(live.host.url, measures.output_tokens))
 
     def _out(self, ticket: Ticket, live: Live, *, answered: bool = False) -> None:
         """Nothing is to be expected of a request any more; without an answer, a copy may follow."""
@@ -191,16 +205,34 @@ class Requests:
 
     def _release(self, live: Live, ending: Ending, output_tokens: int) -> None:
         live.host.release(time.monotonic(), live.started_at, ending, output_tokens)
-        if not live.host.in_flight:
+        if live.in_quarantine:
             live.host.is_shielded = False
         self._endings.freed(live.host)
 
-    def _task_ended(self, ticket: Ticket, task: asyncio.Task[None]) -> None:
+    def _task_ended(self, ticket: Ticket, live: Live, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() or ticket.reply.done():
-            return
-        if bug := task.exception():
-            ticket.reply.set_exception(bug)  # or the segment would wait for ever
+        if not live.has_begun:
+            self._never_begun(ticket, live)
+        elif not task.cancelled() and (bug := task.exception()):
+            self._out(ticket, live)
+            if not ticket.reply.done():
+                ticket.reply.set_exception(bug)  # or the segment would wait for ever
+
+    def _never_begun(self, ticket: Ticket, live: Live) -> None:
+        """A request that was ended the moment it was sent, before it went out."""
+        if live.interruption is None:
+            ending = _without_use(ticket)
+            self._cancelled(ticket, live)
+        else:
+            ending = Ending.FAILED
+            self._failed(ticket, live, live.interruption)
+        self._release(live, ending, 0)
+
+
+def _without_use(ticket: Ticket) -> Ending:
+    """How a request ended that nobody waited for any more."""
+    was_answered = ticket.reply.done() and not ticket.reply.cancelled()
+    return Ending.DUPLICATE if was_answered else Ending.CANCELLED
 
 
 def _measured(live: Live, measures: Measures) -> Measures:

@@ -34,6 +34,8 @@ class SlotClock:
     _failures: int = 0
     _hedges: int = 0
     _reloads: int = 0
+    _reloaded_at: float = -math.inf
+    """When the latest of them was heard of."""
     _peak_in_flight: int = 0
     _output_tokens: int = 0
     _useful_tokens: int = 0
@@ -101,9 +103,11 @@ class SlotClock:
             self._idle_middle_s += self._idle_tail_s
             self._idle_tail_s = 0.0
 
-    def reloaded(self) -> None:
-        """The host had to load the model again."""
-        self._reloads += 1
+    def reloaded(self, now: float, sent_at: float) -> None:
+        """A request that was sent then had to wait for the model: one of several, perhaps."""
+        if sent_at >= self._reloaded_at:
+            self._reloads += 1
+            self._reloaded_at = now
 
     def probe_started(self) -> None:
         """A slot is taken to find something out; its time goes on to count as if it were free."""

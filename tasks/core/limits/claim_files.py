@@ -22,6 +22,7 @@ CLAIM = ".claim"
 # For writing even where we only read: opening a pipe that was put there would block otherwise.
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _RECORD = struct.Struct("<4Q")
+_MOST_REPLACED = 10
 
 
 class LockFile:
@@ -148,10 +149,20 @@ def make_folder(path: Path) -> None:
 
 def _open_for_all(path: Path) -> int:
     """Open a file that every user may open, which may be new."""
+    for _ in range(_MOST_REPLACED):
+        # The folder may go at any moment: who makes it replaces an empty one, and somebody may
+        # be cleaning up.
+        with suppress(FileNotFoundError):
+            return _open_or_make(path)
+    return _open_or_make(path)
+
+
+def _open_or_make(path: Path) -> int:
     # Without O_CREAT first: in a sticky folder Linux refuses it for others' files.
     with suppress(FileNotFoundError):
         return os.open(path, _FLAGS)
-    make_folder(path.parent)
+    for folder in (path.parent.parent, path.parent):  # that of all hosts, and that of this one
+        make_folder(folder)
     draft = path.with_name(f".{uuid.uuid4().hex}")
     descriptor = os.open(draft, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -164,7 +175,7 @@ def _open_for_all(path: Path) -> int:
         os.close(descriptor)
         raise
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
     return descriptor
 
 

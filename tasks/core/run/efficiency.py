@@ -144,7 +144,7 @@ _PARTS: tuple[tuple[str, Callable[[HostAccount], float]], ...] = (
     ("idle when no report waited any more", lambda host: host.idle_tail_slot_seconds),
     ("left to others", lambda host: host.limit_wait_slot_seconds),
     ("host not up yet", lambda host: host.loading_slot_seconds),
-    ("host down", lambda host: host.down_slot_seconds),
+    ("host down, or out of the run", lambda host: host.down_slot_seconds),
 )
 
 

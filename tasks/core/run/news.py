@@ -14,9 +14,9 @@ def news_of(event: events.Event) -> str | None:
         case events.HostUp(url, slots):
             news = f"{url} is ready ({_slots(slots)})"
         case events.HostSuspect(url, reason):
-            news = f"{url} answers badly: {reason}; it has to prove itself"
+            news = f"{_about(url, reason)}; it has to prove itself"
         case events.HostDown(url, reason, retry_in_s):
-            news = f"{url} is down: {reason}; tried again in {retry_in_s:.0f} s"
+            news = f"{_about(url, reason)}; it is down, and tried again in {retry_in_s:.0f} s"
         case events.FleetDown(reasons, timeout_s):
             news = (
                 f"all hosts are lost ({'; '.join(reasons)}); "
@@ -42,18 +42,36 @@ def _about_taking_part(event: events.Event) -> str | None:
         case events.HostJoined(url):
             news = f"{url} joins the run"
         case events.HostDraining(url, in_flight):
-            waits = f"; its {in_flight} requests are waited for" if in_flight else ""
-            news = f"{url} is taken out of the run{waits}"
+            news = f"{url} is taken out of the run; {_are_waited_for(in_flight)}"
         case events.HostLeft(url, reason):
-            news = f"{url} is left out: {reason}"
+            news = (
+                f"{_about(url, reason)}; it is left out" if reason else f"{url} is out of the run"
+            )
         case events.SlotsFound(url, slots, by_burst):
-            how = "that many requests were answered at once" if by_burst else "another run says so"
+            how = (
+                "that many requests were answered at once" if by_burst else "its runs share so many"
+            )
             news = f"{url} has {_slots(slots)}: {how}"
         case events.SlotsChanged(url, used, slots, reason):
             news = f"{url}: {used} of {_slots(slots)} used from now on: {reason}"
         case _:
             news = None
     return news
+
+
+def _about(url: str, reason: str) -> str:
+    """The reason with the host it is about, which most of them name."""
+    return reason if reason.startswith(url) else f"{url}: {reason}"
+
+
+def _are_waited_for(requests: int) -> str:
+    match requests:
+        case 0:
+            return "nothing is in flight there"
+        case 1:
+            return "1 request is waited for"
+        case _:
+            return f"{requests} requests are waited for"
 
 
 def _slots(number: int) -> str:

@@ -444,7 +444,7 @@ def answering_after(hangs: asyncio.Event, silent: Callable[[], bool]) -> httpx.M
 
 
 async def test_a_request_sent_in_the_moment_its_host_falls_silent() -> None:
-    """A request that was handed over, and had not begun, is not lost with its host."""
+    """A request that was handed over, and had not begun, fails with its host and is sent anew."""
     hangs, missed = asyncio.Event(), 0
     loop = asyncio.get_running_loop()
     late = Ticket(99, SegmentWork(segment("Le patient")), loop.create_future(), 0)
@@ -470,7 +470,7 @@ async def test_a_request_sent_in_the_moment_its_host_falls_silent() -> None:
         await until(lambda: host.in_flight == 0)
     assert [(record.report_id, record.error_kind) for record in records] == [
         ("r", ErrorKind.TIMEOUT)
-    ]
+    ] * 2
     assert late.reply.result().answer.done
 
 

@@ -10,7 +10,7 @@ from tasks.core.dispatch.dispatcher import Dispatcher
 from tasks.core.dispatch.host import Host
 from tasks.core.dispatch.host_client import HostClient
 from tasks.core.dispatch.work import SegmentWork
-from tasks.core.errors import ErrorKind, FleetLost
+from tasks.core.errors import ErrorKind, RunError
 from tasks.core.records import AttemptOutcome
 from tasks.core.settings import HostAddress
 from tests.fakes import (
@@ -98,7 +98,7 @@ async def test_a_watch_that_ends_by_a_bug_ends_the_run() -> None:
     hosts = [Host(Broken(HostAddress("http://127.0.0.1:9")), 1)]
     dispatcher = Dispatcher(hosts, prompting(), "d", record=lambda _: None)
     async with dispatcher, asyncio.timeout(60):
-        with pytest.raises(FleetLost, match="this is a bug"):
+        with pytest.raises(RunError, match="this is a bug"):
             await dispatcher.ask(SegmentWork(segment("Le pont")))
 
 

@@ -126,7 +126,7 @@ def test_loading_and_down_are_no_idle_time() -> None:
     clock.limit_changed(11.0, 0, 0)
     clock.limit_changed(14.0, 2, 2)
     clock.limit_changed(15.0, 0, 0)
-    clock.reloaded()
+    clock.reloaded(5.0, 4.0)
     account = clock.account(16.0)
     assert slot_seconds(account) == {
         "loading": 40.0,

@@ -102,7 +102,7 @@ def test_lock_of_a_deleted_file(tmp_path: Path) -> None:
 
 def test_many_begin_at_once(tmp_path: Path) -> None:
     """Whoever makes the folder and the gate, all meet at the same ones."""
-    for attempt in range(20):
+    for attempt in range(100):
         folder = tmp_path / str(attempt) / "host"
         together = threading.Barrier(4)
         locks: list[LockFile] = []
@@ -124,4 +124,4 @@ def test_many_begin_at_once(tmp_path: Path) -> None:
         assert os.listdir(folder) == ["gate"]  # noqa: PTH208
         for lock in locks:
             lock.close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(map(str, range(20)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(map(str, range(100)))

@@ -276,7 +276,7 @@ def test_where_the_time_went() -> None:
     assert where_the_time_went([first, second]) == [
         TimeShare("useful answers", 75.0, 0.75),
         TimeShare("idle when no report waited any more", 10.0, 0.1),
-        TimeShare("host down", 15.0, 0.15),
+        TimeShare("host down, or out of the run", 15.0, 0.15),
     ]
     assert where_the_time_went([]) == []
     assert where_the_time_went([HostAccount(slots=1)]) == []

@@ -56,11 +56,11 @@ def test_reports_are_counted_by_status() -> None:
         (events.HostUp(A, 4), f"{A} is ready (4 slots)", "up"),
         (events.HostUp(A, 1), f"{A} is ready (1 slot)", "up"),
         (
-            events.HostDown(A, "it cannot be reached", 1.6),
-            f"{A} is down: it cannot be reached; tried again in 2 s",
+            events.HostDown(A, f"{A} cannot be reached", 1.6),
+            f"{A} cannot be reached; it is down, and tried again in 2 s",
             "down",
         ),
-        (events.HostLeft(A, "no model"), f"{A} is left out: no model", "left out"),
+        (events.HostLeft(A, "no model"), f"{A}: no model; it is left out", "left out"),
         (
             events.FleetDown(("a is gone", "b is gone"), 300.0),
             LOST,
