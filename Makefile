@@ -9,6 +9,9 @@ READY := $(VENV)/.ready
 TRAINING := .venv-training
 TRAINING_LOCK := deployments/demo_model/training/requirements.lock
 
+# A process for each core, but not so many Prefect servers that they crowd each other out.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .PHONY: help demo test test-fast check format bench bench-quick model lock check-bounds docs clean
 
 help:  ## Show this list
@@ -19,10 +22,10 @@ demo: $(READY)  ## Translate the sample reports with a small model on two local 
 	$(BIN)/reports demo
 
 test: $(READY)  ## Run every test; branch coverage has to be 90 % or more
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov --cov-report=term:skip-covered
 
 test-fast: $(READY)  ## Run the tests of the core alone: no Prefect, no child processes of ours
-	$(BIN)/python -m pytest tests/core
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/core
 
 check: $(READY)  ## Format, lint, strict types and import contracts, as CI does
 	@failed=; \

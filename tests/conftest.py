@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -53,6 +53,11 @@ def pytest_unconfigure() -> None:
     _HOME.cleanup()
 
 
+def unmeasured(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a process that runs none of our code: its coverage is not measured."""
+    return {name: value for name, value in environment.items() if "COVERAGE" not in name}
+
+
 def stop(child: subprocess.Popen[bytes]) -> None:
     """Ask a child to end; kill it if it does not."""
     child.terminate()
@@ -76,7 +81,7 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         child = subprocess.Popen(
             command,
             cwd=home,
-            env={**os.environ, "PREFECT_HOME": str(home), **SET_AS_OURS},
+            env={**unmeasured(os.environ), "PREFECT_HOME": str(home), **SET_AS_OURS},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -176,11 +176,11 @@ class PrefectLedger:
         """Tell, once, that the server is away, or there again."""
         if away and not self._is_away:
             self._note(
-                f"the Prefect server does not answer ({away}): the run goes on with the slots "
-                f"that it holds, whose leases end within {LEASE_S:g} s, and goes on asking"
+                f"the Prefect server cannot be used just now ({away}): the run goes on with the "
+                f"slots that it holds, whose leases end within {LEASE_S:g} s, and goes on asking"
             )
         elif self._is_away and not away:
-            self._note("the Prefect server answers again")
+            self._note("the Prefect server can be used again")
         self._is_away = away is not None
 
     def _lost(self, lease: Lease) -> None:

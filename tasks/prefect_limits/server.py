@@ -16,12 +16,15 @@ from prefect.client.schemas.actions import (
 )
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
+from tasks.core.errors import ConfigurationError
+
 LEASE_S = 60.0
 """The shortest lease that a server grants."""
 CALL_S = 10.0
 """The client tries again by itself, for a minute and longer; a run has to know sooner."""
 
 DENIED = {httpx.codes.LOCKED, httpx.codes.UNPROCESSABLE_ENTITY}
+REFUSED = {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
 GONE = {httpx.codes.GONE, httpx.codes.NOT_FOUND}
 
 
@@ -59,14 +62,14 @@ class Lease:
 async def greet(client: PrefectClient) -> None:
     """Find out whether a server answers, and lets us read its limits.
 
-    Raises `ServerAway`.
+    Raises `ServerAway`, and `ConfigurationError` when it refuses.
     """
     async with _asking():
         await client.read_global_concurrency_limits(limit=1)
 
 
 class LimitsServer:
-    """The calls that are made. Each may raise `ServerAway`.
+    """The calls that are made. Each may raise `ServerAway`, or `ConfigurationError` when refused.
 
     `on_answer` hears of every call whether the server was away.
     """
@@ -161,6 +164,13 @@ async def _asking() -> AsyncIterator[None]:
     except TimeoutError as error:
         raise ServerAway(f"no answer in {CALL_S:g} s") from error
     except httpx.HTTPStatusError as error:
-        raise ServerAway(f"it answers {error.response.status_code}") from error
+        status = error.response.status_code
+        if status in REFUSED:
+            raise ConfigurationError(
+                f"the Prefect server refuses {error.request.method} {error.request.url.path} "
+                f"({status}): sharing hosts takes the right to read, make and lease its global "
+                "concurrency limits; set a PREFECT_API_KEY that has it, or give --limits local"
+            ) from error
+        raise ServerAway(f"it answers {status}") from error
     except (httpx.HTTPError, ValueError, KeyError) as error:
         raise ServerAway(str(error) or type(error).__name__) from error

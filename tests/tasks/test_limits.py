@@ -36,10 +36,12 @@ def _a_machine_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 @asynccontextmanager
-async def prefect_server(settings: Mapping[str, object]) -> AsyncIterator[list[str]]:
+async def prefect_server(
+    settings: Mapping[str, object], of_limits: int = 500
+) -> AsyncIterator[list[str]]:
     """A Prefect server of which only the settings can be read; gives the paths it was asked for.
 
-    It answers 500 to whatever is wanted of a limit.
+    It answers `of_limits` to whatever is wanted of a limit.
     """
     asked: list[str] = []
 
@@ -53,7 +55,7 @@ async def prefect_server(settings: Mapping[str, object]) -> AsyncIterator[list[s
             case "/api/csrf-token":
                 return web.Response(status=404)
             case _:
-                return web.Response(status=500)
+                return web.Response(status=of_limits)
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
@@ -171,4 +173,20 @@ async def test_the_ledger_of_prefect_limits() -> None:
         assert await beside.hold(URL, 2) == 2
     assert any(path.startswith("/api/v2/concurrency_limits/ollama-gpu1") for path in asked)
     [note] = notes
-    assert note.startswith("the Prefect server does not answer (it answers 500)")
+    assert note.startswith("the Prefect server cannot be used just now (it answers 500)")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_server_that_refuses(status: int) -> None:
+    """A run that may not use the limits is told so at once, with what it needs."""
+    notes: list[str] = []
+    async with (
+        prefect_server(WELL_SET, of_limits=status),
+        slot_ledger("prefect", notes.append) as ledger,
+    ):
+        with pytest.raises(ConfigurationError) as refused:
+            await ledger.claim(URL, 4)
+    assert str(refused.value).startswith("the Prefect server refuses ")
+    assert f"({status}): sharing hosts takes the right to " in str(refused.value)
+    assert str(refused.value).endswith("or give --limits local")
+    assert notes == []

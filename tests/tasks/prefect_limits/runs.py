@@ -23,7 +23,7 @@ from prefect.server.concurrency.lease_storage.filesystem import ConcurrencyLease
 
 from tasks.prefect_limits.ledger import PrefectLedger
 from tasks.prefect_limits.shares import limit_name
-from tests.conftest import _wait_until_healthy, stop
+from tests.conftest import _wait_until_healthy, stop, unmeasured
 from tests.flows.harness import get
 
 PATIENCE_S = 30.0
@@ -96,7 +96,7 @@ def limits_api(home: Path, **settings: str) -> Iterator[LimitsApi]:
         child = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
             cwd=home,
-            env={**os.environ, **environment, **settings},
+            env={**unmeasured(os.environ), **environment, **settings},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -413,7 +413,7 @@ async def test_a_server_that_is_away(one: Run, url: str, monkeypatch: pytest.Mon
     # Its leases had not ended for the server: renewed, they are good again.
     await one.renew()
     assert await one.settle(url, 9) == 4
-    assert one.notes[1:] == ["the Prefect server answers again"]
+    assert one.notes[1:] == ["the Prefect server can be used again"]
 
 
 async def test_a_run_ends_without_its_server(
