@@ -7,7 +7,6 @@ configuration; 3 finished, but some reports failed; 130 interrupted.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
+from flows import interrupts
 from flows.options import (
     Dataset,
     Engine,
@@ -155,8 +155,7 @@ def serve(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: run the command and exit with its code."""
-    # Being asked to end is an interruption, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupts.listen()
     sys.exit(exit_code(arguments))
 
 
@@ -182,10 +181,13 @@ def exit_code(arguments: Sequence[str] | None = None) -> int:
 def _run_flow(name: str, settings: Settings, *, verbose: bool) -> int:
     _prepare_prefect(verbose=verbose)
     from flows.running import run_flow
+    from tasks.core.run.lifecycle import run_hosts
     from tasks.limits import limits_in_use
 
     if isinstance(settings, TranslateSettings):
-        limits_in_use(settings.limits)  # said before a temporary server takes its time to start
+        # What is wrong is said before a temporary server takes its time to start.
+        limits_in_use(settings.limits)
+        run_hosts(settings)
     return run_flow(name, settings)
 
 

@@ -43,5 +43,5 @@ async def server_warnings(limits: LimitsName) -> tuple[str, ...]:
 def slot_ledger(limits: LimitsName, on_note: Callable[[str], None]) -> SlotLedger:
     """The ledger of a new run; the locks of this machine are kept in Prefect's mode, too."""
     if limits == "prefect":
-        return AllOf(LocalLedger(), PrefectLedger(on_note=on_note))
-    return LocalLedger()
+        return AllOf(LocalLedger(on_note=on_note), PrefectLedger(on_note=on_note))
+    return LocalLedger(on_note=on_note)

@@ -103,6 +103,10 @@ def normal_url(text: str) -> str:
         raise ValueError(f"{shown!r} is not the address of an Ollama server; give {HOST_FORM}")
     if any(character.isspace() for character in text):
         raise ValueError(f"{shown!r} holds a space; give {HOST_FORM}")
+    if any(mark in text for mark in ",;"):
+        raise ValueError(
+            f"{shown!r} is more than one address; to each its own option or line: give {HOST_FORM}"
+        )
     default_port = {"http": 80, "https": 443}[parts.scheme] if had_scheme else OLLAMA_PORT
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{name}:{port or default_port}{parts.path.rstrip('/')}"

@@ -26,6 +26,8 @@ from tasks.prefect_limits.shares import Seen, Turn, blocks, decide, limit_name, 
 WAITS = 1000
 """What a run that waits takes of NAME-runs; fewer runs than that use a host."""
 ROOM = 1_000_000_000
+STARVED_S = 120.0
+"""The server gives a killed run's slots to others within 75 s, if it knows of its leases."""
 TANGLE_S = 10.0
 """How long after a run set a number another one is no sign of somebody's hand."""
 
@@ -63,6 +65,7 @@ class SharedHost:
         self._needs = 0, 0
         """The most that was needed between the last two looks, and since the last."""
         self._due = 0
+        self._starved_since = clock()
         self._is_alone = False
         self._told_number_at = -math.inf
 
@@ -97,7 +100,21 @@ class SharedHost:
             draw=self._rng.random(),
         )
         self._turn, self._due = decision.turn, decision.due
+        self._tell_if_starved(self._seen)
         return decision.share
+
+    def _tell_if_starved(self, seen: Seen) -> None:
+        """Tell when slots stay taken for longer than a killed run could keep them."""
+        now_s = self._clock()
+        if self.held or not self._due:
+            self._starved_since = now_s
+        elif now_s - self._starved_since >= STARVED_S:
+            self._tell_once(
+                f"{self.url}: this run has had no slot for {STARVED_S:g} s, as {self.name} counts "
+                f"{self._others_held} of {seen.limit} as taken by others. Where no run uses the "
+                "host, its Prefect server has lost leases in a restart: "
+                f"prefect gcl update {self.name} --active-slots 0"
+            )
 
     def ask_no_more(self) -> None:
         """Take no more slots before the next look."""

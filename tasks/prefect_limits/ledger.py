@@ -61,6 +61,7 @@ class PrefectLedger:
         self._hosts: dict[str, SharedHost] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._is_away = False
+        self._told_of_the_end = False
         self._lost_from: set[str] = set()
         self._entered = AsyncExitStack()
 
@@ -117,6 +118,8 @@ class PrefectLedger:
         """
         async with self._asking_about(url) as host:
             await host.look_if_due()
+        if self._is_away and need and not host.held:
+            self._tell_of_the_end()
         return host.share(need)
 
     async def hold(self, url: str, slots: int) -> int:
@@ -182,6 +185,17 @@ class PrefectLedger:
         elif self._is_away and not away:
             self._note("the Prefect server can be used again")
         self._is_away = away is not None
+        if not away:
+            self._told_of_the_end = False
+
+    def _tell_of_the_end(self) -> None:
+        """Tell, once each time, that a run without leases sends nothing."""
+        if not self._told_of_the_end:
+            self._told_of_the_end = True
+            self._note(
+                "the Prefect server cannot be used: this run has no lease left, and sends nothing "
+                "until it can"
+            )
 
     def _lost(self, lease: Lease) -> None:
         """Tell, once for a limit, that slots are gone, and what to do."""

@@ -79,6 +79,8 @@ def test_addresses(text: str, url: str, slots: int | None) -> None:
         ("http://[gpu1]", "is not the address of"),
         ("gpu\u2100", "is not the address of"),
         ("gpu 1", "holds a space"),
+        ("http://gpu1,http://gpu2", "more than one address"),
+        ("gpu1;gpu2", "more than one address"),
         ("http://gpu1\n:80", "holds a space"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import signal
 import socket
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -141,13 +142,21 @@ def test_fleet_lost_in_the_middle(reports: Reports) -> None:
     assert_goes_on(reports, done)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_run_keeps_its_work(reports: Reports, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "signals",
+    [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM]],
+    ids=["interrupted twice at once", "asked to end"],
+)
+def test_interrupted_run_keeps_its_work(
+    reports: Reports, signals: Sequence[signal.Signals]
+) -> None:
     """A signal ends a run with 130, its work published; the same command goes on from there."""
     with local_servers([SLOW, SLOW]) as servers:
         with reports.start(*given(reports), *on(servers)) as command:
             wait_for_the_middle(command, servers)
-            command.signal(number)
+            for number in signals:
+                command.signal(number)
+                time.sleep(0.003)
             ended = command.wait()
         assert [server.stats()["in_flight"] for server in servers] == [0, 0]
     assert ended.code == 130, ended.said

@@ -11,6 +11,7 @@ from tasks.core.dispatch import events
 from tasks.core.dispatch.discovery import discover_slots
 from tasks.core.dispatch.health import HostState
 from tasks.core.dispatch.host import Host
+from tasks.core.dispatch.learning import RELOAD_S
 from tasks.core.dispatch.survey import (
     full_model_name,
     missing_model,
@@ -75,7 +76,10 @@ class BringingUp:
         if before in (HostState.PROBING, HostState.OPEN):
             host.health = host.health.loading()
             self._on_change(host)
+        asked_at = time.monotonic()
         await self._load(host)
+        if before is not HostState.PROBING and time.monotonic() - asked_at > RELOAD_S:
+            host.clock.reloaded(time.monotonic(), asked_at)
         if host.health.is_leaving:
             return
         # Where the slots are to be found out yet, the burst is proof enough.
@@ -96,7 +100,7 @@ class BringingUp:
         if self._model_digest is not None and digest != self._model_digest:
             raise HostOfNoUse(
                 f"{host.url} has other weights under the name {self._prompting.model} "
-                f"({digest[:12]}, not {self._model_digest[:12]})"
+                f"({digest[:12]}, not {self._model_digest[:12]}; --allow-other-weights uses it)"
             )
 
     def _compare_version(self, host: Host) -> None:

@@ -51,6 +51,8 @@ class SlotsChanged:
     used: int
     slots: int
     reason: str
+    again: bool = False
+    """It goes up and down by one, which was told before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class HostDown:
     host: str
     reason: str
     retry_in_s: float
+    again: bool = False
+    """It was told before, and nothing is new about it."""
 
 
 @dataclass(frozen=True, slots=True)

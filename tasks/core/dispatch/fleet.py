@@ -51,6 +51,8 @@ class Fleet:
         self._on_lost = on_lost
         self._listen_every_s = listen_every_s
         self._keepers: list[asyncio.Task[None]] = []
+        self._down_for: dict[str, str] = {}
+        """The reason that was told for each host that is down."""
         self._lost_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -181,6 +183,7 @@ class Fleet:
         health = host.health
         match health.state:
             case HostState.CLOSED:
+                self._down_for.pop(host.url, None)
                 self._observe(events.HostUp(host.url, host.slots or 0))
             case HostState.LOADING:
                 self._observe(events.HostLoading(host.url))
@@ -188,7 +191,9 @@ class Fleet:
                 self._observe(events.HostSuspect(host.url, health.reason))
             case HostState.OPEN:
                 wait_s = max(0.0, health.retry_at - time.monotonic())
-                self._observe(events.HostDown(host.url, health.reason, wait_s))
+                again = self._down_for.get(host.url) == health.reason
+                self._down_for[host.url] = health.reason
+                self._observe(events.HostDown(host.url, health.reason, wait_s, again))
             case HostState.DRAINING:
                 self._observe(events.HostDraining(host.url, host.in_flight))
             case HostState.GONE:

@@ -53,6 +53,9 @@ class Host:
     cap: int = 0
     """Requests that it may have in flight now."""
 
+    def __post_init__(self) -> None:
+        self.clock.slots = self.slots or 0
+
     @property
     def url(self) -> str:
         """The host's name everywhere."""

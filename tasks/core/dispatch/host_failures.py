@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -35,7 +36,8 @@ async def failures_of(url: str, deadline_s: float) -> AsyncIterator[None]:
             raise RequestFailed(
                 ErrorKind.RESET, f"{url} broke the connection before it answered"
             ) from error
-        raise RequestFailed(ErrorKind.UNREACHABLE, f"{url} cannot be reached") from error
+        reason = _why_unreachable(error)
+        raise RequestFailed(ErrorKind.UNREACHABLE, f"{url} cannot be reached{reason}") from error
     except (TimeoutError, httpx.TimeoutException) as error:
         raise RequestFailed(
             ErrorKind.TIMEOUT, f"{url} gave no answer within {deadline_s:.0f} s"
@@ -86,6 +88,18 @@ _BROKEN = (
     aiohttp.ServerDisconnectedError,
     aiohttp.ClientConnectionResetError,
 )
+
+
+def _why_unreachable(error: Exception) -> str:
+    """What the system says of it, in brackets; nothing where it says nothing."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno and cause.strerror:
+            # asyncio puts words of its own for those of the system; a name that does not resolve
+            # has a number below 0 that is no errno.
+            return f" ({os.strerror(cause.errno) if cause.errno > 0 else cause.strerror})"
+        cause = cause.__cause__
+    return ""
 
 
 def _kind(status: int, error: str) -> ErrorKind:

@@ -19,6 +19,8 @@ class Learning:
 
     def __init__(self, observe: events.Observer) -> None:
         self._observe = observe
+        self._told: dict[str, int] = {}
+        """Slots that were told to be used of a host."""
         self.length = Length()
         """Of the answers compared with their prediction: that of the model, on any host."""
 
@@ -59,4 +61,8 @@ class Learning:
                 if used < before
                 else "requests wait no longer"
             )
-            self._observe(events.SlotsChanged(host.url, used, host.slots, reason))
+            told = self._told.get(host.url)
+            again = told is not None and abs(used - told) <= 1
+            if not again:
+                self._told[host.url] = used
+            self._observe(events.SlotsChanged(host.url, used, host.slots, reason, again))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import re
 import time
@@ -32,6 +33,8 @@ from tasks.core.limits.shares import (
     may_enter_alone,
 )
 
+_log = logging.getLogger(__name__)
+
 FOLDER_VARIABLE = "REPORTS_SLOTS_FOLDER"
 # Not below TMPDIR: runs that look in different folders know nothing of each other.
 DEFAULT_FOLDER = "/tmp/report-translation-slots"  # noqa: S108 - no link there is followed
@@ -45,7 +48,8 @@ GATE_PATIENCE_S = 1.0
 class LocalLedger:
     """The slots that this run holds on the hosts that it shares with runs beside it.
 
-    Raises `ConfigurationError` when the folder cannot be used.
+    `on_note` gets sentences for the user. Raises `ConfigurationError` when the folder cannot
+    be used.
     """
 
     def __init__(
@@ -55,11 +59,14 @@ class LocalLedger:
         check_every_s: float = CHECK_EVERY_S,
         gate_patience_s: float = GATE_PATIENCE_S,
         clock: Callable[[], float] = time.time,
+        on_note: Callable[[str], None] = _log.warning,
     ) -> None:
         self._folder = folder or Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
         self.check_every_s = check_every_s
         self._gate_patience_s = gate_patience_s
         self._clock = clock
+        self._note = on_note
+        self._told: set[tuple[str, int]] = set()
         self._hosts: dict[str, ClaimFiles] = {}
 
     async def __aenter__(self) -> Self:
@@ -100,6 +107,7 @@ class LocalLedger:
                 )
         except TimeoutError:
             return self._host(url).mine.held
+        self._tell_of_fewer(url, standing)
         return fair_shares(standing.claims, self._clock())[standing.place]
 
     async def hold(self, url: str, slots: int) -> int:
@@ -137,6 +145,16 @@ class LocalLedger:
             finally:
                 with self._reporting():
                     host.say(replace(host.mine, is_alone=False))
+
+    def _tell_of_fewer(self, url: str, standing: Standing) -> None:
+        """Tell, once for a number, that others use the host with fewer slots than this run."""
+        number, claimed = known_slots(standing.claims), standing.mine.slots
+        if number and claimed and number < claimed and (url, number) not in self._told:
+            self._told.add((url, number))
+            self._note(
+                f"{url} is used with {number} slots, though this run was to use {claimed}: "
+                "another run on this machine says so, and the smaller number holds for both"
+            )
 
     def _is_locked(self, lock: LockFile) -> bool:
         with self._reporting():

@@ -125,6 +125,9 @@ class Efficiency:
         return cls(makespan_s, round(bound_s, 3), round(min(1.0, bound_s / makespan_s), 4))
 
 
+LEFT_TO_OTHERS = "left to others"
+
+
 class TimeShare(NamedTuple):
     """A part of the slot time of a run's hosts."""
 
@@ -142,7 +145,7 @@ _PARTS: tuple[tuple[str, Callable[[HostAccount], float]], ...] = (
     ("idle before a host's first request", lambda host: host.idle_start_slot_seconds),
     ("idle while reports waited", lambda host: host.idle_middle_slot_seconds),
     ("idle when no report waited any more", lambda host: host.idle_tail_slot_seconds),
-    ("left to others", lambda host: host.limit_wait_slot_seconds),
+    (LEFT_TO_OTHERS, lambda host: host.limit_wait_slot_seconds),
     ("host not up yet", lambda host: host.loading_slot_seconds),
     ("host down, or out of the run", lambda host: host.down_slot_seconds),
 )

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Coroutine, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import AsyncExitStack, ExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -192,7 +192,7 @@ class Engine:
             self._translator = None
             stopped = asyncio.run_coroutine_threadsafe(self._stop(), self._loop)
         try:
-            stopped.result()
+            _result_however_often_interrupted(stopped)
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
@@ -201,6 +201,23 @@ class Engine:
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _result_however_often_interrupted(stopped: Future[None]) -> None:
+    """Wait for the end of an end that was begun: left alone, threads would wait for ever.
+
+    It takes seconds at most; whoever interrupts a second time is told when it is through.
+    """
+    interruption = None
+    while True:
+        try:
+            stopped.result()
+        except KeyboardInterrupt as interrupted:
+            interruption = interrupted
+        else:
+            break
+    if interruption:
+        raise interruption
 
 
 def _host(address: HostAddress) -> Host:

@@ -15,8 +15,9 @@ def news_of(event: events.Event) -> str | None:
             news = f"{url} is ready ({_slots(slots)})"
         case events.HostSuspect(url, reason):
             news = f"{_about(url, reason)}; it has to prove itself"
-        case events.HostDown(url, reason, retry_in_s):
-            news = f"{_about(url, reason)}; it is down, and tried again in {retry_in_s:.0f} s"
+        case events.HostDown(url, reason, retry_in_s, again):
+            told = f"{_about(url, reason)}; it is down, and tried again in {retry_in_s:.0f} s"
+            news = None if again else told
         case events.FleetDown(reasons, timeout_s):
             news = (
                 f"all hosts are lost ({'; '.join(reasons)}); "
@@ -52,8 +53,9 @@ def _about_taking_part(event: events.Event) -> str | None:
                 "that many requests were answered at once" if by_burst else "its runs share so many"
             )
             news = f"{url} has {_slots(slots)}: {how}"
-        case events.SlotsChanged(url, used, slots, reason):
-            news = f"{url}: {used} of {_slots(slots)} used from now on: {reason}"
+        case events.SlotsChanged(url, used, slots, reason, again):
+            told = f"{url}: {used} of {_slots(slots)} used from now on: {reason}"
+            news = None if again else told
         case _:
             news = None
     return news

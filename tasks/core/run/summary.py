@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from tasks.core.ingest.summary import IngestSummary
-from tasks.core.run.efficiency import where_the_time_went
+from tasks.core.run.efficiency import LEFT_TO_OTHERS, where_the_time_went
 from tasks.core.run.news import readable_seconds
 from tasks.core.run.run_record import RunRecord
 
 HostRow = dict[str, str | int | float]
+
+TO_TELL = 0.05
+"""Share of the slot time from which it is worth a word that others had it."""
 
 
 def counts_line(record: RunRecord) -> str:
@@ -75,10 +78,13 @@ def efficiency_line(record: RunRecord) -> str | None:
     """How near a run came to the least time that its hosts need; None without an answer."""
     if record.efficiency is None or record.lower_bound_seconds is None:
         return None
+    shares = {part.what: part.share for part in where_the_time_went(record.hosts.values())}
+    left = shares.get(LEFT_TO_OTHERS, 0.0)
     return (
         f"efficiency {record.efficiency:.1%}: {record.makespan_seconds:.1f} s from the first "
         f"request to the last answer; these hosts, as they were, need "
         f"{record.lower_bound_seconds:.1f} s at least"
+        + (f", with the {left:.0%} of their slot time that others had" if left >= TO_TELL else "")
     )
 
 

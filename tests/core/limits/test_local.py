@@ -106,6 +106,20 @@ async def test_smallest_claim_holds(one: LocalLedger, two: LocalLedger) -> None:
     assert await one.hold(URL, 4) == 1
 
 
+async def test_a_smaller_claim_is_told(tmp_path: Path) -> None:
+    """Who is left with fewer slots than were claimed hears of it once, and of the other why."""
+    notes: list[str] = []
+    async with LocalLedger(tmp_path, on_note=notes.append) as one, LocalLedger(tmp_path) as two:
+        await one.claim(URL, 4)
+        await one.share(URL, 9)
+        assert notes == []
+        await two.claim(URL, 2)
+        await one.share(URL, 9)
+        await one.share(URL, 9)
+    [note] = notes
+    assert note.startswith(f"{URL} is used with 2 slots, though this run was to use 4: another run")
+
+
 async def test_larger_claim_holds_when_the_smaller_is_gone(
     one: LocalLedger, two: LocalLedger
 ) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from deployments.local_ollama.process import ServerProcess
 from tasks.core.dispatch import events
 from tasks.core.errors import FleetLost, RunError, StorageError
 from tasks.core.records import AttemptOutcome, PlannedReport
-from tasks.core.run.engine import Engine
+from tasks.core.run.engine import Engine, _result_however_often_interrupted
 from tasks.core.run.lifecycle import StartedRun, open_run, start_run, survey_hosts
 from tasks.core.settings import TranslateSettings
 from tasks.core.storage.journal import journal_folder, read_journal
@@ -206,3 +206,20 @@ def test_whoever_watches_cannot_stop_the_work(
             engine.translate_shard(shard)
     assert len(told) == 1
     assert len(read_journal(store, RUN_ID).outcomes) == run.record.planned
+
+
+def test_an_end_is_not_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever interrupts the end of a run is told so when it is through, and not before."""
+    stopped: Future[None] = Future()
+    waits = 0
+
+    def interrupted_twice() -> None:
+        nonlocal waits
+        waits += 1
+        if waits <= 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(stopped, "result", interrupted_twice)
+    with pytest.raises(KeyboardInterrupt):
+        _result_however_often_interrupted(stopped)
+    assert waits == 3

@@ -55,6 +55,18 @@ def test_what_is_counted_is_not_told(kind: type[events.Event]) -> None:
 
 
 @pytest.mark.parametrize(
+    "event",
+    [
+        events.HostDown(A, f"{A} cannot be reached", 8.0, again=True),
+        events.SlotsChanged(A, 3, 4, "requests wait on the server", again=True),
+    ],
+)
+def test_what_was_told_before_is_not_told_again(event: events.Event) -> None:
+    """What goes on as it was shows in the progress alone."""
+    assert news_of(event) is None
+
+
+@pytest.mark.parametrize(
     ("event", "sentence"),
     [
         (
