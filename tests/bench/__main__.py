@@ -31,7 +31,7 @@ QUICK = Schedule(
     seeds=1,
     reports=100,
     policies=tuple(name for name in POLICIES if name not in ("shared", "prefect")),
-    time_scale=0.8,
+    time_scale=0.7,
     give_up_at=4.0,
     at_once=6,
 )
