@@ -16,6 +16,7 @@ from prefect.client.schemas.actions import (
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tasks.core.errors import ConfigurationError
+from tasks.prefect_limits.hosts import STARVED_S
 from tasks.prefect_limits.leases import SAFE_S
 from tasks.prefect_limits.ledger import PrefectLedger
 from tasks.prefect_limits.server import LEASE_S
@@ -396,6 +397,20 @@ async def test_a_limit_that_is_switched_off(one: Run, api: LimitsApi, url: str) 
     assert f"prefect gcl update {limit_name(url)} --enable" in note
 
 
+async def test_slots_that_stay_taken_are_told(one: Run, url: str) -> None:
+    """A run without a slot for longer than a killed run could keep it hears what to do, once."""
+    async with new_run(one.api) as dead:
+        await dead.ledger.claim(url, 2)
+        assert await dead.settle(url, 9) == 2
+        await one.ledger.claim(url, 2)
+        for _ in range(int(2 * STARVED_S / 2.0)):
+            # As those of a server that restarted with its leases in memory: nobody gives them up.
+            assert await one.settle(url, 9) == 0
+        [note] = one.notes
+        assert f"{url}: this run has had no slot for" in note
+        assert note.endswith(f"prefect gcl update {limit_name(url)} --active-slots 0")
+
+
 async def test_a_server_that_is_away(one: Run, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is held is used until its leases end, and nothing new is taken."""
     await one.ledger.claim(url, 4)
@@ -413,7 +428,9 @@ async def test_a_server_that_is_away(one: Run, url: str, monkeypatch: pytest.Mon
     # Its leases had not ended for the server: renewed, they are good again.
     await one.renew()
     assert await one.settle(url, 9) == 4
-    assert one.notes[1:] == ["the Prefect server can be used again"]
+    ended, back = one.notes[1:]
+    assert ended.endswith("this run has no lease left, and sends nothing until it can")
+    assert back == "the Prefect server can be used again"
 
 
 async def test_a_run_ends_without_its_server(
