@@ -93,7 +93,7 @@ def test_limit_takes_some_and_the_next_run_the_next(reports: Reports) -> None:
     """`--limit` translates so many of the missing, on as many slots as are found."""
     texts = french_texts(20)
     source = write_csv(reports.folder / "in.csv", texts)
-    with local_server(Settings(slots=4, decode_rate=1000.0, load_seconds=0.0)) as server:
+    with local_server(Settings(slots=4, decode_rate=200.0, load_seconds=0.0)) as server:
         arguments = ["run", source, "--root", reports.root, "--dataset", "d", "--model", MODEL]
         arguments += [*hosts(server.url), "--limit", "7"]
         for done in (7, 14, 20):

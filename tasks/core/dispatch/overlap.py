@@ -84,8 +84,7 @@ def requests_wanted(answers: Sequence[Timed]) -> int:
     if not answers:
         return FIRST_REQUESTS
     slots = count_slots(answers)
-    is_short = statistics.median(answer.service_s for answer in answers) < SHORT_S
-    turns = TURNS_IN_DOUBT if is_short or is_shared(answers, slots) else TURNS
+    turns = TURNS_IN_DOUBT if _are_short(answers) or is_shared(answers, slots) else TURNS
     return min(MOST_REQUESTS, slots * turns)
 
 
@@ -96,12 +95,13 @@ def count_slots(answers: Sequence[Timed]) -> int:
     on the way. What all had of that shifts all alike and is taken off; what one had beyond
     that shortens the time in which it certainly ran. The same is done without those that
     were fast on their way, since what the others had in common is more; the higher count
-    is the result.
+    is the result. Of short answers it is not done: what is taken off too much there makes
+    answers overlap that followed each other.
     """
     timed = sorted(
         (answer for answer in answers if answer.service_s > 0), key=lambda each: each.on_the_way_s
     )
-    slower = timed[int(len(timed) * SET_ASIDE) :]
+    slower = [] if _are_short(timed) else timed[int(len(timed) * SET_ASIDE) :]
     return max(1, _ran_at_once(timed), _ran_at_once(slower))
 
 
@@ -124,6 +124,10 @@ def tokens_per_s(answers: Sequence[Timed]) -> float | None:
     seconds = sum(answer.measures.eval_duration_ns for answer in answers) / 1e9
     tokens = sum(answer.measures.output_tokens for answer in answers)
     return tokens / seconds if tokens and seconds else None
+
+
+def _are_short(answers: Sequence[Timed]) -> bool:
+    return bool(answers) and statistics.median(each.service_s for each in answers) < SHORT_S
 
 
 def _ran_at_once(answers: Sequence[Timed]) -> int:

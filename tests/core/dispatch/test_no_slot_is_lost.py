@@ -141,6 +141,7 @@ async def test_no_copy_of_what_nobody_waits_for(*, is_at_once: bool) -> None:
             await asyncio.wait({late})
         heard.go.set()
         await quick
+        run.dispatcher._fill()
         lingers.set()
         await asyncio.wait({late})
         await ask(run, "last")
