@@ -216,14 +216,18 @@ def test_reports_that_keep_failing_are_rows(reports: Reports) -> None:
         assert failed["error"].null_count() == 0
         assert "no such thing" in failed["error"][1]
         assert failed["translated_text"].null_count() == 3
-        assert failed["attempts"].to_list() == [3, 1, 5]
+        # Once on each host and once in quarantine; on one host again while the other is not there.
+        of_empty, of_bad_request, of_server_error = failed["attempts"].to_list()
+        assert (of_empty, of_bad_request) == (3, 1)
+        assert 3 <= of_server_error <= 5
         flow_run = reports.flow_run(record)
         assert flow_run["state"]["type"] == "COMPLETED"
         assert flow_run["state"]["name"] == "CompletedWithFailures"
         assert "3 of 100 reports failed" in flow_run["state"]["message"]
         tried = reports.table("attempts", "d").filter(pl.col("outcome") != "accepted")
-        assert sum(host["failures"] for host in record["hosts"].values()) == 6
-        assert tried.height == 9
+        failures = sum(host["failures"] for host in record["hosts"].values())
+        assert failures == of_bad_request + of_server_error
+        assert tried.height == of_empty + failures
         assert answered(servers) == 97 + 3
 
         for server in servers:

@@ -148,13 +148,13 @@ class Troubled:
             self.in_flight -= 1
 
     async def _chat(self, text: str) -> int | None:
-        await asyncio.sleep(0.05 * self.rng.random())
+        if HANG not in text:
+            await asyncio.sleep(0.05 * self.rng.random())
+            await self.speaks.wait()
         may_break, chance = POISON in text or not self.broken[text], self.rng.random()
         if HANG in text and may_break:
             self.broken[text] += 1
             await asyncio.Event().wait()
-        if HANG not in text:
-            await self.speaks.wait()
         if not self.is_up.is_set():
             self.broken[text] += may_break
             raise httpx.ReadError("down") if may_break else httpx.ConnectError("down")
